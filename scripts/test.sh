@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Lint and tests from a fresh clone. Without arguments: everything but gpu; arguments go to pytest (bash scripts/test.sh -m "not slow").
+source "$(dirname "$0")/setup_env.sh" dev
+ruff check .
+ruff format --check .
+if [ $# -eq 0 ]; then
+    python -m pytest -m "not slow and not gpu" --durations=5
+    python -m pytest -m "slow and not gpu" --durations=10
+else
+    python -m pytest "$@"
+fi

@@ -1,0 +1,36 @@
+"""Installs the package `pseudo_ris`; the recipes beside it are run as scripts."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="pseudo-ris",
+    version="0.1.0",
+    description="Turns unlabeled images into mask-expression pairs for referring image segmentation",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["pseudo_ris", "pseudo_ris.*"]),
+    package_data={"pseudo_ris.demo": ["weights/*"]},
+    install_requires=[
+        "torch>=2.14",
+        "torchvision>=0.29",
+        "open_clip_torch>=3.3,<4",
+        "segment-anything>=1.0,<2",
+        "spacy>=3.8,<4",
+        "numpy>=2.2",
+        "pandas>=2.3",
+        "pillow>=12",
+        "pyarrow>=25",
+        "pyyaml>=6",
+        "opencv-python-headless>=5",
+        "lmdb>=2",
+        "pycocotools>=2.0.11",
+        "jsonargparse[signatures]>=4.49,<5",
+        "tqdm>=4.67",
+        "safetensors>=0.6",
+    ],
+    extras_require={
+        "train": ["transformers>=5", "timm>=1.0.31", "tensorboard>=2.20"],
+        "scale": ["ray[data]>=2.50"],
+        "dev": ["pytest>=9", "hypothesis>=6.160", "ruff>=0.17", "pre-commit>=4"],
+    },
+)
