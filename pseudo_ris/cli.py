@@ -1,0 +1,167 @@
+"""Command lines of the recipes: dataclass -> options, YAML presets, one-line errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, DefaultHelpFormatter
+
+from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
+from pseudo_ris.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+STAGES = (MaskGenerationConfig, CaptionGenerationConfig)
+
+Config = TypeVar("Config")
+
+
+def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> Config:
+    """Settings of a stage from `--config FILE.yaml` (repeatable) and options, later ones winning.
+
+    A YAML file may hold the settings of both stages; the other stage's are checked by name and left alone.
+    Raises UserError that names an unknown key's nearest valid one, or the key whose value does not fit.
+    """
+    parser = ArgumentParser(
+        prog=f"python {Path(sys.argv[0])}",
+        usage="%(prog)s [--config FILE.yaml] [--NAME VALUE ...]",
+        description=description,
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings, see configs/; options given here win")
+    parser.add_class_arguments(stage)
+    _hide_group_files(parser)
+    options: list[str] = []
+    rest = _normalised(stage, argv)
+    while "--config" in rest:
+        at = rest.index("--config")
+        if at + 1 == len(rest):
+            raise UserError("--config: needs a YAML file")
+        options += _options_of_file(stage, Path(rest[at + 1]))
+        rest = rest[:at] + rest[at + 2 :]
+    try:
+        parsed = parser.instantiate(parser.parse_args(options + rest))
+        return stage(**{field.name: parsed[field.name] for field in dataclasses.fields(stage)})
+    except (ArgumentError, ValueError) as error:
+        raise UserError(_one_line(error)) from error
+
+
+def run_recipe(main: Callable[[Sequence[str]], int]) -> None:
+    """Runs a recipe's `main(argv)` as a command: user errors become one line and exit code 2."""
+    try:
+        code = main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def announce_models(configs: Mapping[str, Any], device: object) -> None:
+    """Says in one line which models run where, and for the embedded ones how to get to real weights and own images."""
+    models = ", ".join(f"{name} {config.architecture}" for name, config in configs.items())
+    print(f"models: {models} on {device}", end="")
+    embedded = [name for name, config in configs.items() if config.weights == "demo"]
+    hint = "embedded demo weights, trained on drawn scenes; real weights: --config (README), own images: --images DIR"
+    print(f" ({hint})" if embedded else "")
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Defaults and types beside each option; the description as it is written."""
+
+
+def _hide_group_files(parser: ArgumentParser) -> None:
+    """A file per group of settings is not offered: `--config` reads whole presets."""
+    for action in parser._actions:
+        if action.metavar == "CONFIG":
+            action.help = SUPPRESS
+
+
+def _settings(stage: type) -> dict[str, Any]:
+    """Dotted names of all settings of a stage with their types."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(stage)
+    for field in dataclasses.fields(stage):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            found.update({f"{field.name}.{name}": inner for name, inner in _settings(kind).items()})
+        else:
+            found[field.name] = kind
+    return found
+
+
+def _normalised(stage: type, argv: Sequence[str]) -> list[str]:
+    """Options with underscores, `--name=value` split, switches (`--retry-failed`) with their value."""
+    settings = _settings(stage)
+    result: list[str] = []
+    for position, argument in enumerate(argv):
+        if not argument.startswith("--"):
+            result.append(argument)
+            continue
+        name, *value = argument[2:].split("=", 1)
+        name = name.replace("-", "_")
+        if name not in ("help", "config"):
+            _check_known(name, settings, f"--{name}")
+        if settings.get(name) is bool and not value and argv[position + 1 : position + 2] not in (["true"], ["false"]):
+            value = ["true"]
+        result += [f"--{name}", *value]
+    return result
+
+
+def _check_known(name: str, known: Mapping[str, Any], shown: str) -> None:
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise UserError(f"{shown}: no such setting; did you mean {nearest[0]}? (--help lists all)")
+
+
+def _options_of_file(stage: type, path: Path) -> list[str]:
+    """The file's settings for this stage as options."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}; give a YAML file, for example configs/demo.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: not YAML ({_one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path}: holds no settings; see configs/demo.yaml")
+    everything = {name: kind for each in STAGES for name, kind in _settings(each).items()}
+    own = _settings(stage)
+    options: list[str] = []
+    for name, value in _flat(content):
+        _check_known(name, everything, f"{path}: {name}")
+        if name in own:
+            options.append(f"--{name}={_inline(value)}")
+    return options
+
+
+def _inline(value: Any) -> str:
+    """YAML of a value on one line, as the option parser reads it."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
+    return text.removesuffix("...").strip()
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        pairs += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+    return pairs
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    text = re.sub(r"^Parser key \"([^\"]*)\":", r"\1:", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text)
+    return text.replace("typing.Literal", "one of ").replace("Expected a ", "expected ").replace("Got value", "got")

@@ -1,0 +1,242 @@
+"""Settings, one frozen dataclass per part. Defaults are the embedded demo models' (configs/demo.yaml says the same)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pseudo_ris.errors import UserError
+
+ChannelOrder = Literal["rgb", "bgr"]
+
+NOT_IN_RESULTS = frozenset({"weights", "points_per_batch", "threshold"})
+"""Settings a stored result does not depend on: changing them redoes nothing (weights count by their content)."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def _require_share(**values: float) -> None:
+    for name, value in values.items():
+        _require(0 <= value <= 1, f"{name}: must be from 0 to 1, got {value}")
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        _require(value > 0, f"{name}: must be greater than 0, got {value}")
+
+
+@dataclass(frozen=True)
+class CutlerConfig:
+    """CutLER, the Cascade Mask R-CNN that finds the objects.
+
+    Args:
+        architecture: "demo" (tiny, embedded) or "resnet50_fpn" (CutLER's own size).
+        weights: "demo" for the embedded weights, or a checkpoint file (detectron2 .pth or .safetensors).
+        score_threshold: instances with a lower score are dropped.
+        shortest_edge: images are resized so that their shorter side has this many pixels ...
+        longest_edge: ... unless the longer side would exceed this.
+        channel_order: order of the colour channels fed to the model; the release feeds bgr.
+    """
+
+    architecture: Literal["demo", "resnet50_fpn"] = "demo"
+    weights: str = "demo"
+    score_threshold: float = 0.5
+    shortest_edge: int = 256
+    longest_edge: int = 427
+    channel_order: ChannelOrder = "rgb"
+
+    def __post_init__(self) -> None:
+        _require_share(score_threshold=self.score_threshold)
+        _require_positive(shortest_edge=self.shortest_edge, longest_edge=self.longest_edge)
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """SAM's automatic mask generation.
+
+    Args:
+        architecture: "demo" (tiny, embedded), "vit_b", "vit_l" or "vit_h".
+        weights: "demo" for the embedded weights, or a checkpoint file (official .pth or .safetensors).
+        points_per_side: prompts form a square grid of this many points a side.
+        points_per_batch: prompts decoded at once.
+        pred_iou_thresh: masks whose predicted IoU is lower are dropped.
+        stability_score_thresh: masks less stable than this under a shift of the logit threshold are dropped.
+        box_nms_thresh: box IoU above which the worse of two masks is dropped.
+        channel_order: order of the colour channels fed to the model; the release feeds bgr.
+    """
+
+    architecture: Literal["demo", "vit_b", "vit_l", "vit_h"] = "demo"
+    weights: str = "demo"
+    points_per_side: int = 16
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.5
+    stability_score_thresh: float = 0.9
+    box_nms_thresh: float = 0.7
+    channel_order: ChannelOrder = "rgb"
+
+    def __post_init__(self) -> None:
+        _require_positive(points_per_side=self.points_per_side, points_per_batch=self.points_per_batch)
+        _require_share(
+            pred_iou_thresh=self.pred_iou_thresh,
+            stability_score_thresh=self.stability_score_thresh,
+            box_nms_thresh=self.box_nms_thresh,
+        )
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """Which SAM mask replaces a CutLER mask.
+
+    Args:
+        rule: "iou", or the paper's "intersection" (raw area, lets background-sized masks win).
+        deduplicate: give each SAM mask to the CutLER instance it fits best only.
+    """
+
+    rule: Literal["intersection", "iou"] = "iou"
+    deduplicate: bool = True
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How mask crops are cut.
+
+    Args:
+        antialias: antialiased bilinear resize; the release's is without.
+    """
+
+    antialias: bool = True
+
+
+@dataclass(frozen=True)
+class CocaConfig:
+    """CoCa, which writes the candidate expressions.
+
+    Args:
+        architecture: "demo" (tiny, embedded) or an open_clip model name, for example coca_ViT-L-14.
+        weights: "demo" for the embedded weights, or a checkpoint file.
+    """
+
+    architecture: str = "demo"
+    weights: str = "demo"
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How candidate expressions are decoded (Pseudo-RIS, sec. 3.2).
+
+    Args:
+        calibration: "mean" (the release: weight x mean over distractors of similarity x logits), "softmax" (the paper's
+            second form: weight x softmax-weighted sum) or "none" (plain sampling).
+        calibration_weight: 1.0 is the release's for "mean"; 0.01 the published lambda for "softmax".
+        min_token_probability: tokens less likely than this for the target never enter the support; 0 is the release's.
+        max_distractors: how many other masks are asked at each step ...
+        distractor_overflow: ... and what happens when there are more: "most_similar" keeps the nearest ones, "skip"
+            (the release) asks none.
+        top_k: one sampled candidate a crop set for each.
+        top_p: one sampled candidate a crop set for each.
+        beams: beams of the diverse beam search.
+        beam_groups: groups the beams are divided into.
+        max_length: tokens of a candidate, start and end included.
+        min_length: the end token is forbidden while the prefix is shorter (start included).
+        seed: seed of all sampling.
+    """
+
+    calibration: Literal["mean", "softmax", "none"] = "mean"
+    calibration_weight: float = 1.0
+    min_token_probability: float = 0.03
+    max_distractors: int = 30
+    distractor_overflow: Literal["most_similar", "skip"] = "most_similar"
+    top_k: tuple[int, ...] = (5, 7, 9, 11, 13)
+    top_p: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8)
+    beams: int = 6
+    beam_groups: int = 3
+    max_length: int = 30
+    min_length: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_share(min_token_probability=self.min_token_probability)
+        _require_positive(beams=self.beams, beam_groups=self.beam_groups, min_length=self.min_length)
+        _require(self.beams % self.beam_groups == 0, "beams: must be a multiple of beam_groups")
+        _require(self.max_length > self.min_length, "max_length: must be greater than min_length")
+        _require(self.max_distractors >= 0, f"max_distractors: must be 0 or more, got {self.max_distractors}")
+        _require(all(k >= 1 for k in self.top_k), f"top_k: must be 1 or more each, got {list(self.top_k)}")
+        _require(all(0 < p <= 1 for p in self.top_p), f"top_p: must be over 0, at most 1 each, got {list(self.top_p)}")
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """CLIP, which scores distinctiveness.
+
+    Args:
+        architecture: "demo" (tiny, embedded) or an open_clip model name, for example RN50.
+        weights: "demo" for the embedded weights, or a checkpoint file.
+    """
+
+    architecture: str = "demo"
+    weights: str = "demo"
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """The distinctiveness score (Pseudo-RIS, sec. 3.3).
+
+    Args:
+        noun_finder: "spacy" (en_core_web_lg), "rules" (no download), or "auto": spaCy when its model is installed.
+        score_floor: CLIP logits are bounded below by this, so that ratios keep their meaning; 0 leaves them alone (the
+            release).
+        threshold: a candidate counts as kept when its DoC is greater.
+    """
+
+    noun_finder: Literal["auto", "spacy", "rules"] = "auto"
+    score_floor: float = 1e-3
+    threshold: float = 1.0
+
+
+@dataclass(frozen=True)
+class MaskGenerationConfig:
+    """Stage 1: images -> pseudo masks.
+
+    Args:
+        images: folder of images, searched recursively.
+        masks: folder that receives `<image id>/<seg id>.png`.
+        device: "auto" takes CUDA when there is one.
+        retry_failed: redo just the images listed in failures.csv.
+    """
+
+    images: str = "datasets/demo/images"
+    masks: str = "datasets/pseudo_masks/cutler_sam"
+    cutler: CutlerConfig = field(default_factory=CutlerConfig)
+    sam: SamConfig = field(default_factory=SamConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    device: str = "auto"
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class CaptionGenerationConfig:
+    """Stage 2: images and masks -> mask-expression pairs.
+
+    Args:
+        images: folder of images, the one stage 1 saw.
+        masks: folder with `<image id>/<seg id>.png`.
+        output: folder that receives NAME.csv and its companions.
+        name: NAME of the output files.
+        device: "auto" takes CUDA when there is one.
+        retry_failed: redo just the images listed in failures.csv.
+    """
+
+    images: str = "datasets/demo/images"
+    masks: str = "datasets/pseudo_masks/cutler_sam"
+    output: str = "pseudo_supervision/cutler_sam"
+    name: str = "distinctive_captions_cc3m"
+    crops: CropConfig = field(default_factory=CropConfig)
+    coca: CocaConfig = field(default_factory=CocaConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    device: str = "auto"
+    retry_failed: bool = False

@@ -1,0 +1,81 @@
+"""Writing files so that a reader never sees half of one, and hashing what a result depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pseudo_ris.errors import UserError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turns an OSError while `target` is written into a UserError that says what to do; finished files are not touched."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write {target}: {reason}; free or choose another place, then run the same command again "
+            "(what is finished is kept and reused)"
+        ) from error
+
+
+def temporary_name(target: Path) -> Path:
+    """Name beside `target` under which it is written before it is renamed."""
+    return target.with_name(f".{target.name}{TEMPORARY_SUFFIX}")
+
+
+def write_atomic(target: Path, content: bytes | str) -> None:
+    """Writes `content` (text as UTF-8) under a temporary name in the same folder, then renames. Raises UserError."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = temporary_name(target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(target)
+
+
+def replace_folder(target: Path, files: dict[str, bytes]) -> None:
+    """Makes `target` a folder of exactly `files` (name -> content); it appears whole. Raises UserError."""
+    temporary = temporary_name(target)
+    with writing(target):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Creates `folder`, tries that it can be written to and clears what a killed run left half-written in it.
+
+    Raises UserError when it cannot be created or written to.
+    """
+    write_atomic(folder / ".probe", b"")
+    with writing(folder):
+        (folder / ".probe").unlink()
+        for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def digest(*parts: Any) -> str:
+    """Sha256 (hex) of bytes, dataclasses and JSON-able values, in order."""
+    state = hashlib.sha256()
+    for part in parts:
+        if dataclasses.is_dataclass(part) and not isinstance(part, type):
+            part = dataclasses.asdict(part)
+        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()

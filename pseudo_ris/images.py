@@ -1,0 +1,112 @@
+"""The only place that lists and decodes images."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.records import ImageRecord
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+MIN_SIDE = 8
+MAX_PIXELS = 100_000_000
+MAX_ID_BYTES = 200
+RESERVED_IDS = frozenset({"_meta", ".", ".."})
+COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
+
+# MAX_PIXELS is checked below, with an error of our own.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def list_images(folder: Path) -> list[ImageRecord]:
+    """All images below `folder`, ordered by relative path; hidden files and folders are left out.
+
+    Raises UserError when the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--images {folder}: no such folder; give the folder that holds the images")
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+    records = [
+        ImageRecord(image_id_of(name), folder / name, name)
+        for name in names
+        if not any(part.startswith(".") for part in name.split("/"))
+    ]
+    if not records:
+        raise UserError(f"--images {folder}: holds no image; known types are {' '.join(sorted(SUFFIXES))}")
+    return records
+
+
+def image_id_of(name: str) -> str:
+    """Id of the image at relative path `name`: `COCO_train2014_000000000009.jpg` -> "9", `a/b.png` -> "a__b"."""
+    stem = name.rsplit(".", 1)[0]
+    coco = COCO_NAME.fullmatch(stem.rsplit("/", 1)[-1])
+    return str(int(coco[1])) if coco else stem.replace("/", "__")
+
+
+def check_ids(records: Sequence[ImageRecord]) -> dict[str, str]:
+    """Image names that cannot be told apart or stored by their id: name -> reason."""
+    counts = Counter(record.image_id for record in records)
+    reasons: dict[str, str] = {}
+    for record in records:
+        if counts[record.image_id] > 1:
+            others = [o.name for o in records if o.image_id == record.image_id and o.name != record.name]
+            reasons[record.name] = f"image id {record.image_id} is also that of {', '.join(others)}; rename one"
+        elif record.image_id in RESERVED_IDS or len(record.image_id.encode()) > MAX_ID_BYTES:
+            reasons[record.name] = f"image id {record.image_id[:40]} is reserved or too long; rename the file"
+    return reasons
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of an input file. Raises BadInputError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path.name}: cannot be read ({error.strerror}); check the file and its rights") from error
+    if not data:
+        raise BadInputError(f"{path.name}: is empty; replace the file")
+    return data
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decodes an image file to RGB uint8 [H, W, 3], upright by its EXIF orientation.
+
+    Greyscale is repeated, 16 bits a channel are scaled to 8, transparency is laid on white.
+    Raises BadInputError when the file is no whole image, is smaller than 8 pixels a side or larger than 100 megapixels.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            _check_size(file.size, name)
+            file.load()
+            pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(file), name))
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise BadInputError(f"{name}: not a readable image ({error}); replace the file") from error
+    return np.ascontiguousarray(pixels)
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if min(size) < MIN_SIDE:
+        raise BadInputError(f"{name}: {width}x{height} pixels; at least {MIN_SIDE} a side are needed")
+    if width * height > MAX_PIXELS:
+        raise BadInputError(f"{name}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} megapixels are read")
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "F":
+        raise BadInputError(f"{name}: floating-point pixels have no known range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips 16-bit values at 255.
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,81 @@
+"""Part files of stage 2: one JSON per image with every candidate and all its scores, `<out>/<name>.parts/<image id>.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pseudo_ris.files import prepare_folder, write_atomic
+from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions
+
+DECIMALS = 6
+ROUNDED = ("masked_score", "crop_score", "uniqueness", "correctness", "doc")
+
+
+@dataclass(frozen=True)
+class Part:
+    """All expressions of one image. `masks` is empty when stage 1 found no object."""
+
+    image_id: str
+    image_name: str
+    masks: tuple[MaskCaptions, ...]
+
+
+class PartStore:
+    """Writes and reads the parts of one output."""
+
+    def __init__(self, output: Path, name: str) -> None:
+        self.output = output
+        self.folder = output / f"{name}.parts"
+
+    def prepare(self) -> None:
+        """Creates the folders and clears what a killed run left half-written. Raises UserError."""
+        prepare_folder(self.output)
+        prepare_folder(self.folder)
+
+    def is_current(self, record: ImageRecord, key: str) -> bool:
+        """Whether a part of the image exists that was made from `key`."""
+        content = self._read(record.image_id)
+        return content is not None and content.get("key") == key
+
+    def write(self, record: ImageRecord, key: str, masks: Sequence[MaskCaptions]) -> None:
+        """Writes an image's part; scores are rounded to 6 decimals here, once, so that all files agree."""
+        content = {
+            "image_id": record.image_id,
+            "image_name": record.name,
+            "key": key,
+            "masks": [dataclasses.asdict(_rounded(mask)) for mask in masks],
+        }
+        write_atomic(self._path(record.image_id), json.dumps(content, ensure_ascii=False) + "\n")
+
+    def read_all(self, records: Iterable[ImageRecord]) -> Iterator[Part]:
+        """Parts of the images that have one, in image order, one in memory at a time."""
+        for record in records:
+            content = self._read(record.image_id)
+            if content is not None:
+                yield Part(record.image_id, content["image_name"], tuple(_mask_of(m) for m in content["masks"]))
+
+    def _path(self, image_id: str) -> Path:
+        return self.folder / f"{image_id}.json"
+
+    def _read(self, image_id: str) -> dict | None:
+        try:
+            content = json.loads(self._path(image_id).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) and "masks" in content else None
+
+
+def _rounded(mask: MaskCaptions) -> MaskCaptions:
+    candidates = [
+        dataclasses.replace(c, **{name: round(getattr(c, name), DECIMALS) for name in ROUNDED}) for c in mask.candidates
+    ]
+    return dataclasses.replace(mask, candidates=tuple(candidates))
+
+
+def _mask_of(content: dict) -> MaskCaptions:
+    candidates = tuple(CaptionRecord(**candidate) for candidate in content["candidates"])
+    return MaskCaptions(content["seg_id"], content["one_mask"], candidates)

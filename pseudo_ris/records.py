@@ -1,0 +1,85 @@
+"""The data that flows through the project. Read this file first.
+
+Conventions everywhere: images are RGB uint8 arrays [H, W, 3]; masks are bool arrays [H, W]; boxes are (x0, y0, x1, y1)
+in pixels of the image, half-open (a box covers columns x0 .. x1 - 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One input image.
+
+    image_id: the COCO number when the file name is COCO's, otherwise the path relative to the image folder without
+        suffix and with `/` written as `__`. Names the mask folder, the caption part and the CSV rows.
+    name: path relative to the image folder, with `/`.
+    """
+
+    image_id: str
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """One pseudo mask of an image; `seg_id` is the number in its file name `<masks>/<image_id>/<seg_id>.png`.
+
+    score: CutLER's confidence in [0, 1]. source: who drew the pixels, "sam" or, where no SAM mask overlaps, "cutler".
+    """
+
+    seg_id: int
+    mask: np.ndarray
+    box: Box
+    score: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate expression of a mask, before it is scored.
+
+    crop_set: "masked", "image_1.0", "image_1.1" or "image_1.2". strategy: "beam", "top_k_5", ..., "top_p_0.8".
+    """
+
+    text: str
+    crop_set: str
+    strategy: str
+
+
+@dataclass(frozen=True)
+class CaptionRecord:
+    """One scored candidate expression (Pseudo-RIS, sec. 3.3).
+
+    noun: head noun of `text`. masked_score: m_i, CLIP logit of the masked crop and the head-noun prompt.
+    crop_score: b_i, CLIP logit of the image crop at margin 1.2 and `text`. uniqueness: b_i / max_j b_j.
+    correctness: m_i. doc: (m_i b_i) / max_j (m_j b_j). rival: seg_id of the mask that attains the last maximum,
+    or None when the image has one mask only (then doc = m_i and uniqueness = 1).
+    """
+
+    text: str
+    crop_set: str
+    strategy: str
+    noun: str
+    masked_score: float
+    crop_score: float
+    uniqueness: float
+    correctness: float
+    doc: float
+    rival: int | None
+
+
+@dataclass(frozen=True)
+class MaskCaptions:
+    """All scored candidates of one mask, in the order of `captions.crops.CROP_SETS` x strategies."""
+
+    seg_id: int
+    one_mask: bool
+    candidates: tuple[CaptionRecord, ...]

@@ -1,0 +1,99 @@
+"""Parts and the files assembled from them."""
+
+import ast
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pseudo_ris.errors import UserError
+from pseudo_ris.interchange.pairs import read_pairs, write_pairs
+from pseudo_ris.interchange.parts import PartStore
+from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions
+
+NAME = "pairs"
+
+
+def caption(text: str, doc: float, rival: int | None = 2) -> CaptionRecord:
+    return CaptionRecord(text, "masked", "beam", "ball", 20.1234567, 21.0, 1.5, 20.1234567, doc, rival)
+
+
+def image(number: int) -> ImageRecord:
+    return ImageRecord(str(number), Path(f"{number}.jpg"), f"{number}.jpg")
+
+
+@pytest.fixture
+def store(tmp_path) -> PartStore:
+    store = PartStore(tmp_path, NAME)
+    store.prepare()
+    return store
+
+
+def test_rows_follow_image_order_with_the_papers_columns_first(store, tmp_path):
+    store.write(image(2), "k", [MaskCaptions(3, False, (caption('a "red" ball', 1.25), caption("it's, a ball", 0.5)))])
+    store.write(image(1), "k", [MaskCaptions(0, True, (caption("ein Bällchen 🎈", 21.0, None),))])
+    store.write(image(3), "k", [])
+    totals = write_pairs(store.read_all([image(1), image(2), image(3), image(4)]), tmp_path, NAME, 1.0)
+    with (tmp_path / "pairs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:8] == ["index", "img_name", "img_id", "seg_id", "num_sent", "pseudo_caption", "doc", "one_mask"]
+    identity = [tuple(row[column] for column in ("index", "img_id", "seg_id", "one_mask")) for row in rows]
+    assert identity == [("0", "1", "0", "1"), ("1", "2", "3", "0")]
+    for read in (ast.literal_eval, json.loads):
+        assert read(rows[1]["pseudo_caption"]) == ['a "red" ball', "it's, a ball"]
+        assert read(rows[1]["doc"]) == [1.25, 0.5]
+        assert read(rows[0]["rival"]) == [-1]
+        assert read(rows[0]["masked_score"]) == [20.123457]
+    lines = [json.loads(line) for line in (tmp_path / "pairs.json").read_text().splitlines()]
+    assert lines == read_pairs(tmp_path / "pairs.csv")
+    assert (totals.images, totals.images_without_masks, totals.masks, totals.candidates, totals.kept) == (3, 1, 2, 3, 2)
+    assert "one-mask cases: 1" in (tmp_path / "pairs_doc.txt").read_text()
+    assert "candidates with DoC > 1: 2" in (tmp_path / "pairs_doc.txt").read_text()
+    assert 'a "red" ball' in (tmp_path / "pairs_text.txt").read_text()
+
+
+def test_parts_are_current_only_for_their_key(store):
+    assert not store.is_current(image(1), "k")
+    store.write(image(1), "k", [])
+    assert store.is_current(image(1), "k")
+    assert not store.is_current(image(1), "other")
+    (store.folder / "1.json").write_text('{"key": "k", ')
+    assert not store.is_current(image(1), "k")
+
+
+def test_no_temporary_file_stays(store, tmp_path):
+    write_pairs([], tmp_path, NAME, 1.0)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"pairs.csv", "pairs.json", "pairs.parts", "pairs_doc.txt", "pairs_text.txt"}
+
+
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
+def test_any_text_survives(texts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    store = PartStore(folder, NAME)
+    store.prepare()
+    store.write(image(1), "k", [MaskCaptions(0, False, tuple(caption(text, 1.5) for text in texts))])
+    write_pairs(store.read_all([image(1)]), folder, NAME, 1.0)
+    assert read_pairs(folder / "pairs.csv")[0]["pseudo_caption"] == texts
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[1.25]", "[__import__('os').getcwd()]", "row 2, column doc: not a list literal"),
+        (",3,1,", ",three,1,", "row 2, column seg_id"),
+        ("seg_id", "segment", "no column seg_id"),
+    ],
+)
+def test_bad_cells_name_file_row_and_column_and_are_never_evaluated(store, tmp_path, old, new, message):
+    store.write(image(1), "k", [MaskCaptions(3, False, (caption("a ball", 1.25),))])
+    write_pairs(store.read_all([image(1)]), tmp_path, NAME, 1.0)
+    path = tmp_path / "pairs.csv"
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        read_pairs(path)

@@ -1,0 +1,108 @@
+"""Masks on disk: the contract readers count on."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.records import ImageRecord, MaskRecord
+
+RECORD = ImageRecord("a__b", Path("a/b.jpg"), "a/b.jpg")
+
+
+def mask(x0: int, x1: int, shape=(12, 16)) -> np.ndarray:
+    result = np.zeros(shape, bool)
+    result[2:7, x0:x1] = True
+    return result
+
+
+def record_of(seg_id: int, pixels: np.ndarray) -> MaskRecord:
+    return MaskRecord(seg_id, pixels, (0, 2, 4, 7), 0.9, "sam")
+
+
+@pytest.fixture
+def store(tmp_path) -> MaskStore:
+    store = MaskStore(tmp_path / "masks")
+    store.prepare()
+    return store
+
+
+def test_masks_come_back_and_the_folder_holds_nothing_else(store):
+    store.write(RECORD, "k", [record_of(0, mask(0, 4)), record_of(1, mask(5, 6))], 12, 16)
+    assert sorted(path.name for path in (store.folder / "a__b").iterdir()) == ["0.png", "1.png"]
+    assert set(np.unique(cv2.imread(str(store.folder / "a__b" / "0.png"), cv2.IMREAD_UNCHANGED))) == {0, 255}
+    seg_ids, masks = store.read(RECORD).decode(12, 16)
+    assert seg_ids == [0, 1]
+    assert np.array_equal(masks, [mask(0, 4), mask(5, 6)])
+    meta = json.loads((store.folder / "_meta" / "a__b.json").read_text())
+    assert meta["masks"][1] == {"seg_id": 1, "box": [0, 2, 4, 7], "area": 5, "score": 0.9, "source": "sam"}
+
+
+def test_result_is_current_only_for_its_key(store):
+    assert not store.is_current(RECORD, "k")
+    store.write(RECORD, "k", [record_of(0, mask(0, 4))], 12, 16)
+    assert store.is_current(RECORD, "k")
+    assert not store.is_current(RECORD, "other")
+    (store.folder / "_meta" / "a__b.json").write_text('{"key": "k"')
+    assert not store.is_current(RECORD, "k")
+
+
+def test_image_without_masks_is_recorded_and_has_no_folder(store):
+    store.write(RECORD, "k", [record_of(0, mask(0, 4))], 12, 16)
+    store.write(RECORD, "k2", [], 12, 16)
+    assert not (store.folder / "a__b").exists()
+    assert store.is_current(RECORD, "k2")
+    seg_ids, masks = store.read(RECORD).decode(12, 16)
+    assert seg_ids == []
+    assert masks.shape == (0, 12, 16)
+
+
+def test_blank_masks_are_skipped_and_numbers_stay(store):
+    full = np.ones((12, 16), bool)
+    pixels = [~full, mask(0, 4), full, mask(8, 9)]
+    store.write(RECORD, "k", [record_of(number, each) for number, each in enumerate(pixels)], 12, 16)
+    seg_ids, masks = store.read(RECORD).decode(12, 16)
+    assert seg_ids == [1, 3]
+    assert np.array_equal(masks, [mask(0, 4), mask(8, 9)])
+
+
+def test_ten_masks_are_ordered_by_number_not_by_name(store):
+    store.write(RECORD, "k", [record_of(n, mask(n, n + 1)) for n in range(11)], 12, 16)
+    seg_ids, masks = store.read(RECORD).decode(12, 16)
+    assert seg_ids == list(range(11))
+    assert masks[10, 2, 10]
+
+
+def test_masks_from_elsewhere_need_no_meta(store):
+    (store.folder / "a__b").mkdir()
+    cv2.imwrite(str(store.folder / "a__b" / "7.png"), mask(0, 4).astype(np.uint8) * 255)
+    assert store.read(RECORD).decode(12, 16)[0] == [7]
+
+
+def test_bad_masks_name_the_file(store):
+    with pytest.raises(BadInputError, match=r"no masks in .*run generate_masks"):
+        store.read(RECORD)
+    store.write(RECORD, "k", [record_of(0, mask(0, 4)), record_of(1, mask(5, 6))], 12, 16)
+    with pytest.raises(BadInputError, match=r"a__b/0.png: 16x12 pixels, its image has 20x12"):
+        store.read(RECORD).decode(12, 20)
+    (store.folder / "a__b" / "1.png").write_bytes(b"nonsense")
+    with pytest.raises(BadInputError, match=r"a__b/1.png: not a readable PNG"):
+        store.read(RECORD).decode(12, 16)
+    (store.folder / "a__b" / "1.png").unlink()
+    with pytest.raises(BadInputError, match=r"a__b/1.png: mask file is missing"):
+        store.read(RECORD)
+    store.write(RECORD, "k", [record_of(0, mask(0, 0))], 12, 16)
+    with pytest.raises(BadInputError, match="all 1 masks are blank"):
+        store.read(RECORD).decode(12, 16)
+    (store.folder / "a__b" / "notes.png").touch()
+    with pytest.raises(BadInputError, match="named by a number"):
+        store.read(RECORD)
+
+
+def test_missing_mask_folder_is_an_error_of_the_run(tmp_path):
+    with pytest.raises(UserError, match="run generate_masks"):
+        MaskStore.existing(tmp_path / "missing")

@@ -1,0 +1,87 @@
+"""Command-line settings: presets, precedence, one-line errors."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pseudo_ris.cli import parse_config, run_recipe
+from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
+from pseudo_ris.errors import UserError
+
+DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
+
+
+def test_defaults_are_the_demo_preset():
+    for stage in (MaskGenerationConfig, CaptionGenerationConfig):
+        assert parse_config(stage, ["--config", str(DEMO)], "") == stage()
+        assert parse_config(stage, [], "") == stage()
+
+
+def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
+    (tmp_path / "a.yaml").write_text("sam: {points_per_side: 4, points_per_batch: 8}\ndecoding: {seed: 3}\n")
+    (tmp_path / "b.yaml").write_text("sam:\n  points_per_side: 5\n")
+    files = ["--config", str(tmp_path / "a.yaml"), f"--config={tmp_path / 'b.yaml'}"]
+    config = parse_config(MaskGenerationConfig, [*files, "--sam.points_per_batch", "9"], "")
+    assert (config.sam.points_per_side, config.sam.points_per_batch) == (5, 9)
+    assert parse_config(CaptionGenerationConfig, files, "").decoding.seed == 3
+
+
+def test_lists_dashes_and_switches():
+    config = parse_config(CaptionGenerationConfig, ["--decoding.top-k", "[3,4]", "--retry-failed", "--images=x"], "")
+    assert (config.decoding.top_k, config.retry_failed, config.images) == ((3, 4), True, "x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sam.points_per_sid", "3"], "did you mean sam.points_per_side"),
+        (["--imges", "x"], "did you mean images"),
+        (["--sam.points_per_side", "many"], "sam.points_per_side: expected"),
+        (["--sam.points_per_side", "0"], "points_per_side: must be greater than 0"),
+        (["--cutler.score_threshold", "1.5"], "score_threshold: must be from 0 to 1"),
+        (["--sam.architecture", "vit_x"], "sam.architecture: expected"),
+        (["--config", "missing.yaml"], "missing.yaml: No such file"),
+        (["--config"], "needs a YAML file"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_options_are_one_line_with_a_remedy(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse_config(MaskGenerationConfig, arguments, "")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sam: {pointsperside: 3}", "sam.pointsperside: no such setting; did you mean sam.points_per_side"),
+        ("decodin: {seed: 1}", "did you mean decoding.seed"),
+        ("sam: {points_per_side: [1]}", "sam.points_per_side: expected"),
+        ("a: [", "not YAML"),
+        ("- 1", "holds no settings"),
+    ],
+)
+def test_bad_files_name_file_and_key(tmp_path, content, message):
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "c.yaml")], "")
+    assert "\n" not in str(caught.value)
+
+
+def test_demo_preset_names_every_setting_of_both_stages():
+    """So that a copy of it is a full list of what can be changed."""
+    content = yaml.safe_load(DEMO.read_text())
+    for group in ("cutler", "sam", "matching", "crops", "coca", "decoding", "clip", "scoring"):
+        stage = MaskGenerationConfig() if hasattr(MaskGenerationConfig(), group) else CaptionGenerationConfig()
+        assert set(content[group]) == set(vars(getattr(stage, group)))
+
+
+def test_user_errors_exit_with_2_and_one_line(capsys):
+    def failing(argv):
+        raise UserError("no such thing")
+
+    with pytest.raises(SystemExit) as caught:
+        run_recipe(failing)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: no such thing\n"

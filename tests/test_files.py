@@ -1,0 +1,42 @@
+"""Atomic writes and hashing."""
+
+import pytest
+
+from pseudo_ris.config import CropConfig
+from pseudo_ris.errors import UserError
+from pseudo_ris.files import digest, prepare_folder, replace_folder, write_atomic
+
+
+def test_write_replaces_whole_files_and_leaves_nothing_behind(tmp_path):
+    write_atomic(tmp_path / "sub" / "a.txt", "ä")
+    write_atomic(tmp_path / "sub" / "a.txt", b"b")
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.txt"]
+    assert (tmp_path / "sub" / "a.txt").read_bytes() == b"b"
+
+
+def test_folder_holds_exactly_the_files(tmp_path):
+    replace_folder(tmp_path / "x", {"0.png": b"0", "1.png": b"1"})
+    replace_folder(tmp_path / "x", {"2.png": b"2"})
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "2.png"]
+
+
+def test_preparing_clears_leftovers_only(tmp_path):
+    (tmp_path / ".a.json.tmp").touch()
+    (tmp_path / ".b.tmp").mkdir()
+    (tmp_path / ".b.tmp" / "0.png").touch()
+    (tmp_path / "c.tmp").touch()
+    (tmp_path / ".keep").touch()
+    prepare_folder(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".keep", "c.tmp"]
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*run the same command again"):
+        prepare_folder(tmp_path / "file" / "folder")
+
+
+def test_digest_depends_on_every_part_and_its_bounds():
+    assert digest(b"ab", b"c") != digest(b"a", b"bc")
+    assert digest(CropConfig(antialias=True)) != digest(CropConfig(antialias=False))
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
