@@ -1,0 +1,119 @@
+"""Beam search as open_clip's CoCa does it, with transformers' scoring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
+from pseudo_ris.captions.decoding import PrefixDecoder
+from pseudo_ris.config import DecodingConfig
+
+# Score of the beams that are still copies of the first one, before the first token tells them apart.
+UNUSED = -1e9
+
+
+@dataclass
+class Hypotheses:
+    """The best finished captions of one crop: at most `size` of (mean score, token ids)."""
+
+    size: int
+    found: list[tuple[float, list[int]]] = field(default_factory=list)
+
+    def add(self, ids: list[int], total: float, length: int) -> None:
+        """Offers a caption whose token scores sum to `total`, normalised by `length` tokens; at a tie the older one stays."""
+        score = total / length
+        if len(self.found) == self.size:
+            worst = min(self.found, key=lambda entry: entry[0])
+            if score <= worst[0]:
+                return
+            self.found.remove(worst)
+        self.found.append((score, ids))
+
+    def settled(self, best_total: float, length: int) -> bool:
+        """Whether no open beam, the best of which has `best_total` at `length` tokens, scores above what is found."""
+        return len(self.found) == self.size and min(self.found)[0] >= best_total / length
+
+    def best(self) -> list[int]:
+        """Token ids of the best caption; of equal ones the last found."""
+        return max(reversed(self.found), key=lambda entry: entry[0])[1]
+
+
+@dataclass(frozen=True)
+class Beam:
+    """An unfinished caption: its token ids, the sum of their scores, and the row of the previous step that it continues."""
+
+    ids: list[int]
+    total: float
+    row: int
+
+
+@torch.inference_mode()
+def beam_search(captioner: CocaCaptioner, images: CocaImages, decoding: DecodingConfig) -> list[list[int]]:
+    """The best caption of every crop: token ids from the start token on, with an end token unless the length ran out.
+
+    As open_clip 3.3 with transformers 4.50: a beam's score is the sum of its raw logits (not log-probabilities), finished and
+    unfinished captions compare by score divided by length, and no diversity penalty is applied. The beam groups of the
+    "diverse" search therefore are copies of each other, and one of `beams / beam_groups` beams gives the same caption.
+    """
+    beams = decoding.beams // decoding.beam_groups
+    device = captioner.device
+    crops = len(images.latents)
+    viewers = torch.eye(crops, dtype=torch.bool, device=device).repeat_interleave(beams, 0)
+    decoder = PrefixDecoder(captioner, images, viewers)
+    hypotheses = [Hypotheses(beams) for _ in range(crops)]
+    search = [Beam([captioner.start], 0.0 if rank == 0 else UNUSED, row) for row, rank in enumerate(list(range(beams)) * crops)]
+    live = list(range(crops))
+    for length in range(2, decoding.max_length + 1):
+        last = decoder.step(_tensor([beam.ids[-1] for beam in search], device), _tensor([beam.row for beam in search], device))
+        own = _tensor(live, device).repeat_interleave(beams)[:, None]
+        logits = last.values[last.cells.gather(1, own)[:, 0]] @ captioner.projection
+        if length <= decoding.min_length:
+            logits[:, captioner.end] = -torch.inf
+        totals = logits + torch.tensor([[beam.total] for beam in search], device=device)
+        scores, picks = totals.view(len(live), -1).topk(2 * beams)
+        following: list[Beam] = []
+        unsettled: list[int] = []
+        for place, crop in enumerate(live):
+            ranked = list(zip(scores[place].tolist(), picks[place].tolist(), strict=True))
+            branches = _branch(captioner, search, place * beams, beams, ranked, hypotheses[crop])
+            if not hypotheses[crop].settled(ranked[0][0], length):
+                unsettled.append(crop)
+                following.extend(branches)
+        live, search = unsettled, following
+        if not live:
+            break
+    for row, beam in enumerate(search):
+        hypotheses[live[row // beams]].add(beam.ids, beam.total, len(beam.ids))
+    return [found.best() for found in hypotheses]
+
+
+def _branch(
+    captioner: CocaCaptioner,
+    search: list[Beam],
+    first: int,
+    beams: int,
+    ranked: list[tuple[float, int]],
+    hypotheses: Hypotheses,
+) -> list[Beam]:
+    """The next beams of one crop, whose beams are `search[first : first + beams]`.
+
+    ranked: its 2 * beams best (total, beam * vocabulary + token), best first. Continuations by the end token become
+    hypotheses, though only when they are among the `beams` best.
+    """
+    branches: list[Beam] = []
+    for rank, (total, pick) in enumerate(ranked):
+        row, token = first + pick // captioner.vocabulary, pick % captioner.vocabulary
+        ids = [*search[row].ids, token]
+        if token != captioner.end:
+            branches.append(Beam(ids, total, row))
+        elif rank < beams:
+            hypotheses.add(ids, total, len(ids))
+        if len(branches) == beams:
+            break
+    return branches
+
+
+def _tensor(values: list[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.long, device=device)

@@ -1,0 +1,137 @@
+"""CoCa, the captioner behind all candidate expressions. The only module that knows open_clip's CoCa."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import open_clip
+import torch
+from open_clip.coca_model import CoCa
+from open_clip.tokenizer import SimpleTokenizer
+from torch import nn
+from torch.nn.functional import linear
+
+from pseudo_ris.config import CocaConfig
+from pseudo_ris.errors import UserError
+from pseudo_ris.weights import load_weights, resolve_weights
+
+PROJECTION_STD = 0.02
+
+
+class Tokenizer(Protocol):
+    """What is used of a tokenizer: its special ids, and ids -> text, in which words end with a space."""
+
+    sot_token_id: int
+    eot_token_id: int
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True)
+class CocaImages:
+    """What decoding needs of B crops.
+
+    latents: float [B, D], L2-normalised image latents; their products are the similarities a_ij.
+    keys: for each decoder layer the crop tokens' keys and values of its cross-attention, each [B, heads, tokens, width].
+    """
+
+    latents: torch.Tensor
+    keys: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+
+def build_coca(architecture: str) -> CoCa:
+    """A CoCa with random weights: "demo", or an open_clip model name such as coca_ViT-L-14. Downloads nothing.
+
+    Raises UserError when the name is not that of a CoCa whose text tower and tokenizer are CLIP's.
+    """
+    model = CoCa(**_coca_arguments(architecture))
+    # open_clip allocates this matrix without filling it.
+    nn.init.normal_(model.text_decoder.text_projection, std=PROJECTION_STD)
+    return model.eval()
+
+
+def build_tokenizer(architecture: str) -> SimpleTokenizer:
+    """The BPE tokenizer that goes with `build_coca(architecture)`."""
+    if architecture != "demo":
+        return SimpleTokenizer()
+    from pseudo_ris.demo.architectures import BPE_PATH
+
+    return SimpleTokenizer(bpe_path=str(BPE_PATH))
+
+
+class CocaCaptioner:
+    """A CoCa with its tokenizer: crops -> what decoding needs of them, token ids -> text.
+
+    start, end, pad: special token ids. vocabulary: number of tokens. context: longest prefix, in tokens.
+    Raises ValueError when the model's text tower has no class token (`embed_cls`), which open_clip cannot decode with either.
+    """
+
+    def __init__(self, model: CoCa, tokenizer: Tokenizer) -> None:
+        if model.text.cls_emb is None:
+            raise ValueError("a CoCa without embed_cls in its text_cfg cannot write captions")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.start, self.end, self.pad = tokenizer.sot_token_id, tokenizer.eot_token_id, model.pad_id
+        self.context: int = model.context_length
+        self.vocabulary: int = self.projection.shape[1]
+
+    @classmethod
+    def from_config(cls, config: CocaConfig, device: torch.device | str) -> CocaCaptioner:
+        """Builds the architecture and loads its weights. Raises UserError when either setting is wrong."""
+        path = resolve_weights(config.weights, "coca")
+        model = build_coca(config.architecture)
+        load_weights(model, path, f"coca ({config.architecture})")
+        return cls(model.to(device), build_tokenizer(config.architecture))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.projection.device
+
+    @property
+    def image_size(self) -> int:
+        """Side of the crops, in pixels."""
+        size = self.model.visual.image_size
+        return size if isinstance(size, int) else size[0]
+
+    @property
+    def projection(self) -> torch.Tensor:
+        """Matrix [width, vocabulary] from the decoder's last hidden state to next-token logits; there is no bias."""
+        return self.model.text_decoder.text_projection
+
+    @torch.inference_mode()
+    def encode(self, crops: torch.Tensor) -> CocaImages:
+        """Normalised crops, float [B, 3, S, S], -> their latents and cross-attention keys and values."""
+        latents, embeddings = self.model._encode_image(crops.to(self.device))
+        return CocaImages(latents, tuple(_image_keys(block, embeddings) for block in self.model.text_decoder.cross_attn))
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """Token ids -> text with single spaces; start, end and pad tokens are left out."""
+        special = (self.start, self.end, self.pad)
+        return " ".join(self.tokenizer.decode([token for token in ids if token not in special]).split())
+
+
+def _image_keys(block: nn.Module, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values [B, heads, tokens, width / heads] of a cross-attention block for crop tokens [B, tokens, width]."""
+    attention = block.attn
+    width = embeddings.shape[-1]
+    both = linear(block.ln_1_kv(embeddings), attention.in_proj_weight[width:], attention.in_proj_bias[width:])
+    keys, values = both.unflatten(-1, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
+    return keys, values
+
+
+def _coca_arguments(architecture: str) -> dict[str, Any]:
+    """Keyword arguments of open_clip's CoCa."""
+    if architecture == "demo":
+        from pseudo_ris.demo.architectures import COCA
+
+        return COCA
+    settings = open_clip.get_model_config(architecture) or {}
+    text = settings.get("text_cfg", {})
+    if "multimodal_cfg" not in settings or "hf_model_name" in text or text["vocab_size"] != SimpleTokenizer().vocab_size:
+        raise UserError(
+            f"coca.architecture: {architecture} is not a CoCa with CLIP's tokenizer; give demo, coca_ViT-B-32 or coca_ViT-L-14"
+        )
+    return {name: value for name, value in settings.items() if name != "custom_text"}
