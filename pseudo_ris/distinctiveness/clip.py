@@ -1,0 +1,111 @@
+"""CLIP, which scores how well a crop and a text agree. The only module that imports open_clip's CLIP."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import open_clip
+import torch
+from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+from torch.nn.functional import normalize
+
+from pseudo_ris.config import ClipConfig
+from pseudo_ris.errors import UserError
+from pseudo_ris.weights import load_weights, resolve_weights
+
+TEXTS_PER_BATCH = 256
+CROPS_PER_BATCH = 64
+
+
+def build_clip(architecture: str) -> CLIP:
+    """A CLIP with random weights.
+
+    architecture: "demo", or an open_clip model name with a CLIP text tower of its own, for example RN50. The ResNets are
+        taken as OpenAI trained them, with the quick GELU. Nothing is downloaded.
+    Raises UserError when there is no such model.
+    """
+    if architecture == "demo":
+        from pseudo_ris.demo import architectures
+
+        return CLIP(**architectures.CLIP)
+    settings = _open_clip_settings(architecture)
+    if architecture.startswith("RN"):
+        settings["quick_gelu"] = True
+    return CLIP(**settings)
+
+
+def build_tokenizer(architecture: str) -> SimpleTokenizer:
+    """The byte-pair tokenizer that goes with `build_clip(architecture)`: list of texts -> int64 [T, context length]."""
+    if architecture == "demo":
+        from pseudo_ris.demo import architectures
+
+        length = architectures.CLIP["text_cfg"]["context_length"]
+        return SimpleTokenizer(bpe_path=str(architectures.BPE_PATH), context_length=length)
+    return SimpleTokenizer(context_length=_open_clip_settings(architecture)["text_cfg"].get("context_length", 77))
+
+
+class ClipScorer:
+    """Crops and texts -> CLIP logits.
+
+    Args:
+        model: a CLIP, in eval mode, on the device it is to run on.
+        tokenizer: list of texts -> int64 [T, context length].
+    """
+
+    def __init__(self, model: CLIP, tokenizer: SimpleTokenizer) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_config(cls, config: ClipConfig, device: torch.device | str) -> ClipScorer:
+        """The CLIP of `config` with its weights, on `device`. Raises UserError as build_clip and load_weights do."""
+        model = build_clip(config.architecture)
+        load_weights(model, resolve_weights(config.weights, "clip"), f"clip ({config.architecture})")
+        return cls(model.to(device), build_tokenizer(config.architecture))
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square crops, pixels."""
+        size = self.model.visual.image_size
+        return size if isinstance(size, int) else size[0]
+
+    @torch.inference_mode()
+    def embed_images(self, crops: torch.Tensor) -> torch.Tensor:
+        """Unit-length embeddings of normalised crops: float32 [B, 3, S, S] -> float32 [B, D] on the model's device."""
+        scale = self.model.logit_scale
+        if len(crops) == 0:
+            return torch.empty(0, self.model.text_projection.shape[1], device=scale.device)
+        batches = crops.to(scale.device, torch.float32).split(CROPS_PER_BATCH)
+        return torch.cat([normalize(self.model.encode_image(batch).float(), dim=-1) for batch in batches])
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        """Unit-length embeddings of texts, float32 [T, D] on the model's device. Equal texts are encoded once."""
+        scale = self.model.logit_scale
+        distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+        if not distinct:
+            return torch.empty(0, self.model.text_projection.shape[1], device=scale.device)
+        batches = self.tokenizer(list(distinct)).to(scale.device).split(TEXTS_PER_BATCH)
+        rows = torch.cat([normalize(self.model.encode_text(batch).float(), dim=-1) for batch in batches])
+        return rows[torch.tensor([distinct[text] for text in texts], device=scale.device)]
+
+    @torch.inference_mode()
+    def logits(self, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Cosine similarity times CLIP's logit scale: unit rows [B, D] and [T, D] -> float32 [B, T]."""
+        return self.model.logit_scale.exp() * images @ texts.T
+
+
+def _open_clip_settings(architecture: str) -> dict:
+    """open_clip's own settings of a model, as arguments of its CLIP class."""
+    known = open_clip.list_models()
+    if architecture not in known:
+        near = get_close_matches(architecture, ["demo", *known], n=1)
+        hint = f"did you mean {near[0]}?" if near else "give demo or an open_clip model name, for example RN50"
+        raise UserError(f"clip.architecture: {architecture} is unknown; {hint}")
+    settings = open_clip.get_model_config(architecture)
+    text = settings.get("text_cfg", {})
+    own = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+    if not settings.keys() <= own or "hf_model_name" in text or "hf_tokenizer_name" in text:
+        raise UserError(f"clip.architecture: {architecture} has no plain CLIP text tower; give a CLIP such as RN50 or ViT-B-32")
+    return settings

@@ -1,0 +1,132 @@
+"""The distinctiveness filter: how much better a candidate fits its own mask than the image's other masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pseudo_ris.captions.crops import cut_crops
+from pseudo_ris.config import CropConfig, ScoringConfig
+from pseudo_ris.distinctiveness.clip import ClipScorer
+from pseudo_ris.distinctiveness.nouns import NounFinder, noun_prompt
+from pseudo_ris.errors import BadInputError
+from pseudo_ris.records import Candidate, CaptionRecord, MaskCaptions
+
+PROMPT_CROPS = "masked"
+SENTENCE_CROPS = "image_1.2"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of T candidates; float64 [T] but for `rival`, int64 [T].
+
+    masked, crop: the CLIP logits m_i and b_i as CLIP gave them. uniqueness, correctness, doc: see distinctiveness_scores.
+    rival: row of the mask that comes nearest, -1 when there is no other mask.
+    """
+
+    masked: np.ndarray
+    crop: np.ndarray
+    uniqueness: np.ndarray
+    correctness: np.ndarray
+    doc: np.ndarray
+    rival: np.ndarray
+
+
+def distinctiveness_scores(masked_logits: np.ndarray, crop_logits: np.ndarray, owner: np.ndarray, score_floor: float) -> Scores:
+    """Uniqueness, correctness and DoC of candidates (Pseudo-RIS, sec. 3.3).
+
+    With i the owner of a candidate and j over the other masks: uniqueness = b_i / max_j b_j, correctness = m_i,
+    DoC = (m_i b_i) / max_j (m_j b_j). Of rivals with equal products the first is named. With one mask there is nothing
+    to compare: DoC = m_i, uniqueness = 1.
+
+    Args:
+        masked_logits: m [N, T], CLIP logits of each masked crop and each candidate's head-noun prompt.
+        crop_logits: b [N, T], CLIP logits of each image crop and each candidate.
+        owner: int [T], the candidate's own mask, in 0 .. N - 1.
+        score_floor: m and b are raised to at least this before anything is computed. A ratio ranks by fit only while its
+            terms are positive: of two negative logits the worse fit has the larger product. CLIP's logits are nearly
+            always positive, so a small bound changes those cases only. 0 bounds nothing, as the release.
+
+    Raises BadInputError when a logit is not finite, or, possible without a floor only, a score is not.
+    """
+    m = np.asarray(masked_logits, dtype=np.float64)
+    b = np.asarray(crop_logits, dtype=np.float64)
+    if not (np.isfinite(m).all() and np.isfinite(b).all()):
+        raise BadInputError("CLIP gives logits that are not finite; check the weights and the image")
+    candidates = np.arange(len(owner))
+    raw_masked, raw_crop = m[owner, candidates], b[owner, candidates]
+    if score_floor > 0:
+        m, b = np.maximum(m, score_floor), np.maximum(b, score_floor)
+    product = m * b
+    correctness = m[owner, candidates]
+    if len(m) < 2:
+        ones, nobody = np.ones(len(owner)), np.full(len(owner), -1)
+        return Scores(raw_masked, raw_crop, ones, correctness, correctness.copy(), nobody)
+    own = np.arange(len(m))[:, None] == owner[None, :]
+    rival_product = np.where(own, -np.inf, product)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        uniqueness = b[owner, candidates] / np.where(own, -np.inf, b).max(axis=0)
+        doc = product[owner, candidates] / rival_product.max(axis=0)
+    if not (np.isfinite(uniqueness).all() and np.isfinite(doc).all()):
+        raise BadInputError("a rival's CLIP logit is 0, so DoC is undefined; set scoring.score_floor above 0")
+    return Scores(raw_masked, raw_crop, uniqueness, correctness, doc, rival_product.argmax(axis=0))
+
+
+def score_candidates(
+    scorer: ClipScorer,
+    noun_finder: NounFinder,
+    image: np.ndarray,
+    masks: np.ndarray,
+    seg_ids: list[int],
+    candidates: list[list[Candidate]],
+    config: ScoringConfig,
+    crops: CropConfig,
+) -> list[MaskCaptions]:
+    """Scores every candidate of one image against all its masks.
+
+    Args:
+        image: RGB uint8 [H, W, 3].
+        masks: bool [N, H, W], none of them empty.
+        seg_ids: N file numbers of the masks, unique.
+        candidates: for each mask its candidates.
+
+    Returns one entry a mask, in the order given. Raises BadInputError as distinctiveness_scores does.
+    """
+    if not len(masks) == len(seg_ids) == len(candidates):
+        raise ValueError(f"{len(masks)} masks, {len(seg_ids)} seg ids and {len(candidates)} lists of candidates")
+    texts = [candidate.text for own in candidates for candidate in own]
+    owner = np.repeat(np.arange(len(masks)), [len(own) for own in candidates])
+    noun_of = {text: noun_finder(text) for text in dict.fromkeys(texts)}
+    nouns = [noun_of[text] for text in texts]
+    masked_logits = _logits(scorer, image, masks, PROMPT_CROPS, crops, [noun_prompt(noun) for noun in nouns])
+    crop_logits = _logits(scorer, image, masks, SENTENCE_CROPS, crops, texts)
+    scores = distinctiveness_scores(masked_logits, crop_logits, owner, config.score_floor)
+    records = iter(
+        CaptionRecord(
+            text=candidate.text,
+            crop_set=candidate.crop_set,
+            strategy=candidate.strategy,
+            noun=nouns[t],
+            masked_score=float(scores.masked[t]),
+            crop_score=float(scores.crop[t]),
+            uniqueness=float(scores.uniqueness[t]),
+            correctness=float(scores.correctness[t]),
+            doc=float(scores.doc[t]),
+            rival=seg_ids[scores.rival[t]] if scores.rival[t] >= 0 else None,
+        )
+        for t, candidate in enumerate(candidate for own in candidates for candidate in own)
+    )
+    one_mask = len(masks) == 1
+    return [
+        MaskCaptions(seg_id, one_mask, tuple(next(records) for _ in own))
+        for seg_id, own in zip(seg_ids, candidates, strict=True)
+    ]
+
+
+def _logits(
+    scorer: ClipScorer, image: np.ndarray, masks: np.ndarray, crop_set: str, crops: CropConfig, texts: list[str]
+) -> np.ndarray:
+    """CLIP logits of every mask's crop and every text, float32 [N, T]."""
+    pixels = cut_crops(image, masks, crop_set, scorer.image_size, crops.antialias)
+    return scorer.logits(scorer.embed_images(pixels), scorer.embed_texts(texts)).cpu().numpy()
