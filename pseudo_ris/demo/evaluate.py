@@ -1,7 +1,7 @@
 """Measures the embedded models on freshly drawn scenes, against their ground truth.
 
 `python -m pseudo_ris.demo.evaluate --scenes 300 --seed S` prints a table and, as its last line, one JSON object.
-`--split validation` measures on scenes for choosing settings; RECOMMENDED_THRESHOLD was chosen on those.
+`--split validation` measures on scenes for choosing settings; the shipped ones were chosen on those.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from pseudo_ris.captions.coca import CocaCaptioner
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.cli import run_recipe
-from pseudo_ris.config import CaptionGenerationConfig, DecodingConfig, MaskGenerationConfig
+from pseudo_ris.config import CaptionGenerationConfig, DecodingConfig, MaskGenerationConfig, ScoringConfig
 from pseudo_ris.demo.judge import (
     CaptionCounts,
     Counts,
@@ -46,7 +46,7 @@ from pseudo_ris.masks.pipeline import draw_masks
 from pseudo_ris.masks.sam import AutomaticSam
 from pseudo_ris.records import Candidate
 
-RECOMMENDED_THRESHOLD = 1.2
+RECOMMENDED_THRESHOLD = ScoringConfig().threshold
 PAPER_THRESHOLD = 1.0
 THRESHOLDS = tuple(sorted({PAPER_THRESHOLD, RECOMMENDED_THRESHOLD, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2.0, 2.5}))
 GROUND_TRUTH, PREDICTED = "", "_predicted"

@@ -1,0 +1,74 @@
+"""The optimisation loop the four demo models share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+AVERAGE_DECAY = 0.998
+CPU = torch.device("cpu")
+
+
+def fit(
+    model: nn.Module,
+    loss_of_step: Callable[[int], torch.Tensor],
+    *,
+    name: str,
+    steps: int,
+    learning_rate: float,
+    warmup: int = 100,
+    weight_decay: float = 0.05,
+    clip_norm: float = 1.0,
+) -> nn.Module:
+    """Trains `model` in place with AdamW, warm-up and cosine decay; ends on an exponential average of its weights.
+
+    Args:
+        model: left in eval mode, holding the averaged parameters (buffers as they are at the end).
+        loss_of_step: step number -> scalar loss; draws its own batch, seeded by the step. Autocast is its own choice.
+        name: shown in the progress bar.
+        weight_decay: on tensors of two and more dimensions only.
+
+    Returns:
+        `model`. Raises FloatingPointError when the loss stops being finite.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim >= 2]
+    rest = [p for p in parameters if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        lr=learning_rate,
+        betas=(0.9, 0.98),
+    )
+    averages = [p.detach().clone() for p in parameters]
+    model.train()
+    progress = tqdm(range(steps), desc=name, mininterval=5.0, dynamic_ncols=True)
+    for step in progress:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * _schedule(step, steps, warmup)
+        loss = loss_of_step(step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"{name}: loss is {loss.item()} at step {step}; lower the learning rate")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
+        optimizer.step()
+        decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+        torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
+        if step % 20 == 0:
+            progress.set_postfix_str(f"loss {loss.item():.3f}")
+    with torch.no_grad():
+        for parameter, average in zip(parameters, averages, strict=True):
+            parameter.copy_(average)
+    return model.eval()
+
+
+def _schedule(step: int, steps: int, warmup: int) -> float:
+    """Share of the peak learning rate at `step`: linear warm-up, then half a cosine down to 1%."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))

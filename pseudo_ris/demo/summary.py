@@ -1,0 +1,69 @@
+"""The closing table of the demo: what both stages made of the shipped scenes, against their ground truth.
+
+python -m pseudo_ris.demo.summary --scenes datasets/demo --masks DIR --output DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pseudo_ris.cli import run_recipe
+from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
+from pseudo_ris.demo.coco_writer import load_coco_scenes
+from pseudo_ris.demo.judge import PairCounts, judge_pairs, total
+from pseudo_ris.images import image_id_of
+from pseudo_ris.interchange.parts import PartStore
+from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.records import ImageRecord
+
+
+def summarise(scenes: Path, masks: Path, output: Path, name: str, threshold: float) -> list[str]:
+    """Lines of the table. Scenes that stage 1 or 2 has not finished are left out and counted."""
+    store, parts = MaskStore.existing(masks), PartStore(output, name)
+    judged: list[PairCounts] = []
+    drawn = load_coco_scenes(scenes)
+    for file_name, scene in drawn:
+        record = ImageRecord(image_id_of(file_name), scenes / "images" / file_name, file_name)
+        for part in parts.read_all([record]):
+            by_id = dict(zip(*store.read(record).decode(*scene.label_map.shape), strict=True))
+            found = [by_id[captions.seg_id] for captions in part.masks]
+            pixels = np.stack(found) if found else np.zeros((0, *scene.label_map.shape), bool)
+            judged.append(judge_pairs(scene, pixels, part.masks, threshold))
+    if not judged:
+        return ["no scene has pairs yet; run both stages on them first"]
+    counts = total(judged)
+    left_out = f" ({len(drawn) - len(judged)} not finished)" if len(judged) < len(drawn) else ""
+    return [
+        f"images                                      {len(judged):6d}{left_out}",
+        f"masks, of {counts.masks.objects} drawn objects               {counts.masks.masks:6d}",
+        f"candidates                                  {counts.candidates.captions:6d}",
+        f"kept, DoC > {threshold:<4g}                            {counts.kept.captions:6d}",
+        "against the ground truth",
+        f"  objects found, mask IoU >= 0.75           {counts.masks.recall:6.3f}",
+        f"  mean IoU of found objects                 {counts.masks.mean_iou:6.3f}",
+        f"  distinctive expressions before the filter {counts.candidates.distinctive_share:6.3f}",
+        f"  distinctive expressions after the filter  {counts.kept.distinctive_share:6.3f}",
+        f"  objects that keep an expression           {counts.kept.covered_share:6.3f}",
+    ]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line above."""
+    stage1, stage2 = MaskGenerationConfig(), CaptionGenerationConfig()
+    parser = argparse.ArgumentParser(prog="python -m pseudo_ris.demo.summary", description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=Path, default=Path(stage1.images).parent, help="drawn scenes with instances.json")
+    parser.add_argument("--masks", type=Path, default=Path(stage1.masks), help="stage 1's folder")
+    parser.add_argument("--output", type=Path, default=Path(stage2.output), help="stage 2's folder")
+    parser.add_argument("--name", default=stage2.name, help="NAME of stage 2's files")
+    parser.add_argument("--threshold", type=float, default=stage2.scoring.threshold, help="of the DoC filter")
+    options = parser.parse_args(argv)
+    print("\n".join(summarise(options.scenes, options.masks, options.output, options.name, options.threshold)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,50 @@
+"""The training command, in miniature: its weights load where the embedded ones do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pseudo_ris.captions.coca import CocaCaptioner
+from pseudo_ris.config import ClipConfig, CocaConfig, CutlerConfig, SamConfig
+from pseudo_ris.demo.train import main
+from pseudo_ris.distinctiveness.clip import ClipScorer
+from pseudo_ris.masks.cutler import Cutler
+from pseudo_ris.masks.sam import AutomaticSam
+from pseudo_ris.weights import EMBEDDED, read_state
+
+LOADERS = {
+    "cutler": lambda path: Cutler.from_config(CutlerConfig(weights=path), "cpu"),
+    "sam": lambda path: AutomaticSam.from_config(SamConfig(weights=path), "cpu"),
+    "coca": lambda path: CocaCaptioner.from_config(CocaConfig(weights=path), "cpu"),
+    "clip": lambda path: ClipScorer.from_config(ClipConfig(weights=path), "cpu"),
+}
+
+
+@pytest.mark.slow
+def test_two_steps_of_all_four_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert main(["--steps", "2", "--scenes", "40", "--free-scenes", "20", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    for name, load in LOADERS.items():
+        load(str(tmp_path / f"{name}.safetensors"))
+
+
+def test_embedded_weights_are_small_enough_to_ship():
+    files = sorted(path.name for path in EMBEDDED.glob("*.safetensors"))
+    assert files == ["clip.safetensors", "coca.safetensors", "cutler.safetensors", "sam.safetensors"]
+    assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) <= 16 * 2**20
+
+
+@pytest.mark.parametrize("name", sorted(LOADERS))
+def test_embedded_weights_are_finite_and_load(name):
+    path = EMBEDDED / f"{name}.safetensors"
+    assert all(value.isfinite().all() for value in read_state(path).values() if value.is_floating_point())
+    LOADERS[name]("demo")
+
+
+@pytest.mark.gpu
+def test_training_runs_on_a_gpu(tmp_path):
+    assert main(["--steps", "2", "--scenes", "40", "--free-scenes", "20", "--out", str(tmp_path), "--device", "cuda"]) == 0
+    for name, load in LOADERS.items():
+        load(str(tmp_path / f"{name}.safetensors"))
+    assert torch.cuda.is_available()
