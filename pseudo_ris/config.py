@@ -71,7 +71,7 @@ class SamConfig:
     architecture: Literal["demo", "vit_b", "vit_l", "vit_h"] = "demo"
     weights: str = "demo"
     points_per_side: int = 16
-    points_per_batch: int = 64
+    points_per_batch: int = 16
     pred_iou_thresh: float = 0.5
     stability_score_thresh: float = 0.9
     box_nms_thresh: float = 0.7
@@ -93,10 +93,15 @@ class MatchingConfig:
     Args:
         rule: "iou", or the paper's "intersection" (raw area, lets background-sized masks win).
         deduplicate: give each SAM mask to the CutLER instance it fits best only.
+        min_iou: a SAM mask that fits less well does not replace the CutLER mask; 0 is the paper's.
     """
 
     rule: Literal["intersection", "iou"] = "iou"
     deduplicate: bool = True
+    min_iou: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_share(min_iou=self.min_iou)
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ class DecodingConfig:
 
     calibration: Literal["mean", "softmax", "none"] = "mean"
     calibration_weight: float = 1.0
-    min_token_probability: float = 0.03
+    min_token_probability: float = 0.1
     max_distractors: int = 30
     distractor_overflow: Literal["most_similar", "skip"] = "most_similar"
     top_k: tuple[int, ...] = (5, 7, 9, 11, 13)
@@ -188,12 +193,12 @@ class ScoringConfig:
         noun_finder: "spacy" (en_core_web_lg), "rules" (no download), or "auto": spaCy when its model is installed.
         score_floor: CLIP logits are bounded below by this, so that ratios keep their meaning; 0 leaves them alone (the
             release).
-        threshold: a candidate counts as kept when its DoC is greater.
+        threshold: a candidate counts as kept when its DoC is greater; the paper's is 1.0.
     """
 
     noun_finder: Literal["auto", "spacy", "rules"] = "auto"
     score_floor: float = 1e-3
-    threshold: float = 1.0
+    threshold: float = 1.2
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+"""Stage 1: a folder of images -> pseudo masks. CutLER finds the objects, SAM draws them.
+
+    python generate_masks/cutler_sam_masks.py                                  the embedded demo models on the demo images
+    python generate_masks/cutler_sam_masks.py --images photos --masks out      your own images
+
+Masks go to MASKS/<image id>/<seg id>.png (0 or 255, at the image's own size), scores and boxes to MASKS/_meta/. A run that
+was stopped goes on where it was; images that cannot be used are listed in MASKS/failures.csv (exit code 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pseudo_ris.cli import announce_models, parse_config, run_recipe
+from pseudo_ris.config import MaskGenerationConfig
+from pseudo_ris.device import pick_device
+from pseudo_ris.files import digest
+from pseudo_ris.images import decode_image, list_images, read_bytes
+from pseudo_ris.masks.cutler import Cutler
+from pseudo_ris.masks.pipeline import draw_masks
+from pseudo_ris.masks.sam import AutomaticSam
+from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.runs import Run
+from pseudo_ris.weights import result_basis
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs stage 1 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
+    config = parse_config(MaskGenerationConfig, argv, __doc__)
+    records = list_images(Path(config.images))
+    store = MaskStore(Path(config.masks))
+    store.prepare()
+
+    device = pick_device(config.device)
+    announce_models({"cutler": config.cutler, "sam": config.sam}, device)
+    detector = Cutler.from_config(config.cutler, device)
+    segmenter = AutomaticSam.from_config(config.sam, device)
+    basis = result_basis(cutler=config.cutler, sam=config.sam, matching=config.matching)
+
+    run = Run("masks", store.folder, records, config.retry_failed)
+    for record in run.images():
+        with run.guard(record):
+            data = read_bytes(record.path)
+            key = digest(basis, data)
+            if not run.is_needed(record, key, store.is_current(record, key)):
+                continue
+            image = decode_image(data, record.name)
+            masks = draw_masks(detector, segmenter, image, config.matching)
+            store.write(record, key, masks, *image.shape[:2])
+            run.finished(record)
+    code = run.close()
+    print(f"masks are in {store.folder}")
+    return code
+
+
+if __name__ == "__main__":
+    run_recipe(main)

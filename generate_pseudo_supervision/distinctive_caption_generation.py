@@ -1,0 +1,78 @@
+"""Stage 2: images and their masks -> mask-expression pairs. CoCa writes candidate expressions, CLIP scores them.
+
+    python generate_pseudo_supervision/distinctive_caption_generation.py                 the demo models, stage 1's masks
+    python generate_pseudo_supervision/distinctive_caption_generation.py --images photos --masks out --output pairs
+
+OUTPUT/NAME.csv holds 44 candidates a mask with their distinctiveness (DoC); one JSON an image with all score parts is in
+OUTPUT/NAME.parts/. A run that was stopped goes on where it was; images that cannot be used are listed in
+OUTPUT/failures.csv (exit code 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pseudo_ris.captions.coca import CocaCaptioner
+from pseudo_ris.captions.distinctive import write_candidates
+from pseudo_ris.cli import announce_models, parse_config, run_recipe
+from pseudo_ris.config import CaptionGenerationConfig
+from pseudo_ris.device import pick_device
+from pseudo_ris.distinctiveness.clip import ClipScorer
+from pseudo_ris.distinctiveness.nouns import make_noun_finder
+from pseudo_ris.distinctiveness.score import score_candidates
+from pseudo_ris.files import digest
+from pseudo_ris.images import decode_image, list_images, read_bytes
+from pseudo_ris.interchange.pairs import write_pairs
+from pseudo_ris.interchange.parts import PartStore
+from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.runs import Run
+from pseudo_ris.weights import result_basis
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs stage 2 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
+    config = parse_config(CaptionGenerationConfig, argv, __doc__)
+    records = list_images(Path(config.images))
+    mask_store = MaskStore.existing(Path(config.masks))
+    parts = PartStore(Path(config.output), config.name)
+    parts.prepare()
+
+    device = pick_device(config.device)
+    announce_models({"coca": config.coca, "clip": config.clip}, device)
+    captioner = CocaCaptioner.from_config(config.coca, device)
+    scorer = ClipScorer.from_config(config.clip, device)
+    find_noun = make_noun_finder(config.scoring.noun_finder)
+    print(f"head nouns: {find_noun.name}")
+    basis = result_basis(
+        coca=config.coca, clip=config.clip, crops=config.crops, decoding=config.decoding, scoring=config.scoring
+    )
+
+    run = Run("expressions", parts.output, records, config.retry_failed)
+    for record in run.images():
+        with run.guard(record):
+            data = read_bytes(record.path)
+            stored = mask_store.read(record)
+            key = digest(basis, find_noun.name, record.image_id, data, *stored.flat())
+            if not run.is_needed(record, key, parts.is_current(record, key)):
+                continue
+            image = decode_image(data, record.name)
+            seg_ids, masks = stored.decode(*image.shape[:2])
+            candidates = write_candidates(captioner, image, masks, seg_ids, record.image_id, config.decoding, config.crops)
+            captions = score_candidates(scorer, find_noun, image, masks, seg_ids, candidates, config.scoring, config.crops)
+            parts.write(record, key, captions)
+            run.finished(record)
+    code = run.close()
+
+    totals = write_pairs(parts.read_all(run.current()), parts.output, config.name, config.scoring.threshold)
+    print(
+        f"{totals.candidates} candidates for {totals.masks} masks of {totals.images} images "
+        f"({totals.images_without_masks} without masks)\n"
+        f"{totals.kept} candidates of {totals.masks_with_kept} masks pass DoC > {totals.threshold:g}\n"
+        f"pairs are in {parts.output / (config.name + '.csv')}"
+    )
+    return code
+
+
+if __name__ == "__main__":
+    run_recipe(main)
