@@ -118,6 +118,8 @@ def sample(
 
     A row ends at the end token, or at the pad token as in open_clip; a row that never does gets the end token as its last.
     """
+    if not rows:
+        return []
     device = captioner.device
     weights = crop_weights(images.latents, rows, decoding)
     target = torch.tensor([row.crop for row in rows], device=device)

@@ -22,6 +22,9 @@ BATCH = 64
 LEARNING_RATE = 1e-3
 # The paper's CoCa weighs captioning twice as much as contrast (Yu et al. 2022); the captions matter more here.
 CONTRASTIVE_WEIGHT = 0.2
+# open_clip's beam search adds up raw logits. They mean something only when their common offset is held at log Z = 0 (the z-loss
+# of PaLM, Chowdhery et al. 2022); without it, words that say nothing were repeated.
+OFFSET_WEIGHT = 0.05
 # Share of the steps that start the training with captions of all attributes: seeing patterns is learnt slowly from captions
 # that seldom name them.
 FULL_CAPTIONS = 0.7
@@ -51,11 +54,13 @@ def train_coca(scenes: SceneSet, seed: int, steps: int | None = None, device: to
         tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
         with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             output = model(crops.to(device), tokens.to(device))
-        caption_loss = cross_entropy(output["logits"].float().flatten(0, 1), output["labels"].flatten(), ignore_index=PAD)
+        logits, labels = output["logits"].float().flatten(0, 1), output["labels"].flatten().to(device)
+        caption_loss = cross_entropy(logits, labels, ignore_index=PAD)
+        offset_loss = logits[labels != PAD].logsumexp(1).square().mean()
         contrastive = contrastive_loss(
             output["image_features"], output["text_features"], output["logit_scale"], truth_matrix(texts, targets).to(device)
         )
-        return caption_loss + CONTRASTIVE_WEIGHT * contrastive
+        return caption_loss + CONTRASTIVE_WEIGHT * contrastive + OFFSET_WEIGHT * offset_loss
 
     return fit(model, loss_of_step, name="coca", steps=steps, learning_rate=LEARNING_RATE)
 
