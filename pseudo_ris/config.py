@@ -72,8 +72,8 @@ class SamConfig:
     weights: str = "demo"
     points_per_side: int = 16
     points_per_batch: int = 16
-    pred_iou_thresh: float = 0.5
-    stability_score_thresh: float = 0.9
+    pred_iou_thresh: float = 0.6
+    stability_score_thresh: float = 0.6
     box_nms_thresh: float = 0.7
     channel_order: ChannelOrder = "rgb"
 
