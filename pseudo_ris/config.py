@@ -65,6 +65,8 @@ class SamConfig:
         pred_iou_thresh: masks whose predicted IoU is lower are dropped.
         stability_score_thresh: masks less stable than this under a shift of the logit threshold are dropped.
         box_nms_thresh: box IoU above which the worse of two masks is dropped.
+        min_mask_region_area: smaller islands and holes of a mask are removed, in pixels; 0 (the release) leaves them. A stray
+            pixel far from the object makes its box, and so its crops, wrong.
         channel_order: order of the colour channels fed to the model; the release feeds bgr.
     """
 
@@ -75,6 +77,7 @@ class SamConfig:
     pred_iou_thresh: float = 0.6
     stability_score_thresh: float = 0.6
     box_nms_thresh: float = 0.7
+    min_mask_region_area: int = 100
     channel_order: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
@@ -84,6 +87,7 @@ class SamConfig:
             stability_score_thresh=self.stability_score_thresh,
             box_nms_thresh=self.box_nms_thresh,
         )
+        _require(self.min_mask_region_area >= 0, f"min_mask_region_area: must be 0 or more, got {self.min_mask_region_area}")
 
 
 @dataclass(frozen=True)
@@ -191,13 +195,13 @@ class ScoringConfig:
 
     Args:
         noun_finder: "spacy" (en_core_web_lg), "rules" (no download), or "auto": spaCy when its model is installed.
-        score_floor: CLIP logits are bounded below by this, so that ratios keep their meaning; 0 leaves them alone (the
-            release).
+        score_floor: CLIP logits are bounded below by this, so that ratios keep their meaning (they are near 20); 0 leaves
+            them alone (the release).
         threshold: a candidate counts as kept when its DoC is greater; the paper's is 1.0.
     """
 
     noun_finder: Literal["auto", "spacy", "rules"] = "auto"
-    score_floor: float = 1e-3
+    score_floor: float = 1.0
     threshold: float = 1.2
 
 

@@ -86,10 +86,10 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as file:
             _check_size(file.size, name)
             file.load()
-            pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(file), name))
+            pixels = np.array(_to_rgb(ImageOps.exif_transpose(file), name))  # a copy: Pillow's own is read-only
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise BadInputError(f"{name}: not a readable image ({error}); replace the file") from error
-    return np.ascontiguousarray(pixels)
+    return pixels
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +13,20 @@ from tqdm import tqdm
 
 AVERAGE_DECAY = 0.998
 CPU = torch.device("cpu")
+Batch = TypeVar("Batch")
+
+
+def one_ahead(draw: Callable[[int], Batch]) -> Callable[[int], Batch]:
+    """`draw`, a function of the step alone, run one step ahead in a thread, so that an idle core can do it."""
+    pool = ThreadPoolExecutor(1)
+    waiting: dict[int, Future[Batch]] = {}
+
+    def get(step: int) -> Batch:
+        batch = waiting.pop(step, None) or pool.submit(draw, step)
+        waiting[step + 1] = pool.submit(draw, step + 1)
+        return batch.result()
+
+    return get
 
 
 def fit(

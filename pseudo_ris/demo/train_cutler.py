@@ -10,7 +10,7 @@ from torch import nn
 
 from pseudo_ris.demo.detection_batches import DetectionBatch, SceneSource
 from pseudo_ris.demo.detection_losses import detection_loss
-from pseudo_ris.demo.fit import CPU, fit
+from pseudo_ris.demo.fit import CPU, fit, one_ahead
 from pseudo_ris.demo.scene_set import SceneSet
 from pseudo_ris.masks.cascade_rcnn import ARCHITECTURES, CascadeMaskRCNN
 
@@ -36,10 +36,15 @@ def train_cutler(scenes: Sequence[SceneSet], seed: int, steps: int | None = None
     model = CascadeMaskRCNN(ARCHITECTURES["demo"]).to(device)
     source = SceneSource(scenes)
 
-    def loss_of_step(step: int) -> torch.Tensor:
+    @one_ahead
+    def batch_of_step(step: int) -> tuple[DetectionBatch, int]:
         rng = np.random.default_rng((seed, step))
-        batch = source.draw(rng, BATCH).to(device)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        return source.draw(rng, BATCH), int(rng.integers(2**62))
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        batch, sampling_seed = batch_of_step(step)
+        batch = batch.to(device)
+        generator = torch.Generator().manual_seed(sampling_seed)
         with torch.autocast(device.type, torch.bfloat16):
             return detection_loss(model, batch, generator)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pseudo_ris.demo.fit import CPU, fit
+from pseudo_ris.demo.fit import CPU, fit, one_ahead
 from pseudo_ris.masks.cascade_rcnn import CascadeMaskRCNN
 from pseudo_ris.masks.sam import Sam, build_sam
 
@@ -83,8 +83,10 @@ def train_sam(
     both = nn.ModuleList([model, reader]).to(device)
     grid = [(scene_set, index) for scene_set in scenes for index in range(len(scene_set.images))]
 
+    batch_of_step = one_ahead(lambda step: _draw_batch(grid, size, fine, np.random.default_rng([seed, step])))
+
     def loss_of_step(step: int) -> torch.Tensor:
-        batch = _draw_batch(grid, size, fine, np.random.default_rng([seed, step])).to(device)
+        batch = batch_of_step(step).to(device)
         embeddings = _embed(model, batch)
         masks, quality = _prompt(model, embeddings, batch.points)
         return _prompt_loss(masks, quality, batch.targets.flatten(0, 1)[:, None]) + _reading_loss(

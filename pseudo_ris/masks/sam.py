@@ -110,8 +110,7 @@ def _build_demo_sam() -> Sam:
 class AutomaticSam:
     """Masks of everything in an image: SAM prompted with a square grid of points.
 
-    The masks are those of segment_anything's SamAutomaticMaskGenerator with one image crop and no removal of small
-    regions.
+    The masks are those of segment_anything's SamAutomaticMaskGenerator with one image crop.
     """
 
     def __init__(self, model: Sam, config: SamConfig) -> None:
@@ -124,6 +123,7 @@ class AutomaticSam:
             pred_iou_thresh=config.pred_iou_thresh,
             stability_score_thresh=config.stability_score_thresh,
             box_nms_thresh=config.box_nms_thresh,
+            min_mask_region_area=config.min_mask_region_area,
         )
 
     @classmethod

@@ -33,15 +33,17 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 
 
-def test_equals_the_automatic_mask_generator(model, image):
+@pytest.mark.parametrize("area", [0, 30])
+def test_equals_the_automatic_mask_generator(model, image, area):
     records = SamAutomaticMaskGenerator(
         model,
         points_per_side=CONFIG.points_per_side,
         pred_iou_thresh=CONFIG.pred_iou_thresh,
         stability_score_thresh=CONFIG.stability_score_thresh,
         box_nms_thresh=CONFIG.box_nms_thresh,
+        min_mask_region_area=area,
     ).generate(image)
-    found = AutomaticSam(model, CONFIG).generate(image)
+    found = AutomaticSam(model, replace(CONFIG, min_mask_region_area=area)).generate(image)
     assert len(records) > 1
     assert found.masks.shape == (len(records), 40, 56)
     for index, record in enumerate(records):
