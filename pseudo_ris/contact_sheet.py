@@ -16,11 +16,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pseudo_ris.cli import run_recipe
+from pseudo_ris.config import ScoringConfig
 from pseudo_ris.files import writing
 from pseudo_ris.images import decode_image, list_images, read_bytes
 from pseudo_ris.interchange.pairs import read_pairs
 from pseudo_ris.masks.store import MaskStore
 
+THRESHOLD = ScoringConfig().threshold
 TILE = 360
 PADDING = 10
 LINE = 18
@@ -142,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--masks", type=Path, required=True, help="stage 1's folder of masks")
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--sheet", type=Path, required=True, help="PNG to write")
-    parser.add_argument("--threshold", type=float, default=1.0, help="DoC above which an expression is kept (default: 1)")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD, help=f"of the DoC filter (default: {THRESHOLD:g})")
     parser.add_argument("--count", type=int, default=24, help="at most this many images (default: 24)")
     arguments = parser.parse_args(argv)
     write_contact_sheet(

@@ -78,6 +78,9 @@ def test_a_zero_rival_without_a_floor_is_refused():
         distinctiveness_scores(np.array([[1.0], [0.0]]), np.ones((2, 1)), np.array([0]), 0.0)
 
 
+SMALL_LOGITS = ScoringConfig(score_floor=1e-3)  # the default floor is made for CLIP, whose logits are near 20
+
+
 class ColourScorer:
     """Embeds a crop as the mean of its colours, a text as the axis of the colour it names; scores are easy to foresee."""
 
@@ -109,7 +112,7 @@ def test_candidates_are_scored_against_the_other_masks_in_order():
     masks[1, 2:14, 18:30] = True
     mine, theirs = candidates_of("a red thing", "a blue thing"), candidates_of("a blue thing")
     first, second = score_candidates(
-        ColourScorer(), RuleNounFinder(), image, masks, [3, 7], [mine, theirs], ScoringConfig(), CropConfig()
+        ColourScorer(), RuleNounFinder(), image, masks, [3, 7], [mine, theirs], SMALL_LOGITS, CropConfig()
     )
     assert (first.seg_id, second.seg_id, first.one_mask) == (3, 7, False)
     right, wrong = first.candidates
@@ -126,7 +129,7 @@ def test_masked_score_is_of_the_noun_on_the_masked_crop_and_crop_score_of_the_se
     masks[0, 5:15, 5:15] = True
     scorer = ColourScorer()
     (only,) = score_candidates(
-        scorer, RuleNounFinder(), image, masks, [0], [candidates_of("a green one")], ScoringConfig(), CropConfig()
+        scorer, RuleNounFinder(), image, masks, [0], [candidates_of("a green one")], SMALL_LOGITS, CropConfig()
     )
     (record,) = only.candidates
     assert only.one_mask and record.rival is None and record.doc == record.masked_score
