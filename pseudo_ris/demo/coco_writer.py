@@ -14,8 +14,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from ..errors import UserError
-from .scenes import CATEGORIES, SIZE, SPLITS, Scene, SceneObject, draw_scene
+from pseudo_ris.demo.scenes import CATEGORIES, SIZE, SPLITS, Scene, SceneObject, draw_scene
+from pseudo_ris.errors import UserError
 
 INSTANCES = "instances.json"
 IMAGES = "images"

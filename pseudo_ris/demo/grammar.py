@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .scenes import CATEGORIES, COLOURS, PATTERNS, SIZE, SIZES, Scene, SceneObject
+from pseudo_ris.demo.scenes import CATEGORIES, COLOURS, PATTERNS, SIZE, SIZES, Scene, SceneObject
 
 TAILS: tuple[str, ...] = ("in the picture", "in the image", "on the ground", "on display")
 MARKS: dict[str, str] = {"stripes": "striped", "dots": "dotted"}

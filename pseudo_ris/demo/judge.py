@@ -28,7 +28,7 @@ class Counts:
     """Base of the count dataclasses: `+` adds field by field, through nested counts and tuples of counts."""
 
     def __add__(self: Added, other: Added) -> Added:
-        return type(self)(*(_sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))  # type: ignore[arg-type]
+        return type(self)(*(_sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
 
 
 @dataclass(frozen=True)

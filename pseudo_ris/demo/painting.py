@@ -10,8 +10,21 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .shapes import BODY, CREAM, DARK, GLASS, HOLE, LIGHT, PATTERNED_TONES, SHADE, TONE_COUNT, WOOD, Silhouette, extent
-from .textures import smooth_noise
+from pseudo_ris.demo.shapes import (
+    BODY,
+    CREAM,
+    DARK,
+    GLASS,
+    HOLE,
+    LIGHT,
+    PATTERNED_TONES,
+    SHADE,
+    TONE_COUNT,
+    WOOD,
+    Silhouette,
+    extent,
+)
+from pseudo_ris.demo.textures import smooth_noise
 
 Rng = np.random.Generator
 

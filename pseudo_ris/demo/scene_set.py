@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import UserError
-from .scenes import SIZE, Scene, SceneObject, draw_scene
+from pseudo_ris.demo.scenes import SIZE, Scene, SceneObject, draw_scene
+from pseudo_ris.errors import UserError
 
 _IMAGES, _LABEL_MAPS, _OBJECTS = "images.npy", "label_maps.npy", "objects.json"
 

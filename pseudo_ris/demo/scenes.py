@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..records import Box
-from . import painting, shapes, textures
+from pseudo_ris.demo import painting, shapes, textures
+from pseudo_ris.records import Box
 
 SIZE = 256
 CATEGORIES: tuple[str, ...] = tuple(shapes.BUILDERS)
@@ -243,6 +243,6 @@ def _tight_box(mask: np.ndarray) -> Box:
 
 
 if __name__ == "__main__":
-    from .coco_writer import main
+    from pseudo_ris.demo.coco_writer import main
 
     raise SystemExit(main())
