@@ -16,6 +16,14 @@ def demo_images() -> Path:
     return ROOT / "datasets" / "demo" / "images"
 
 
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Restores torch's thread count: the last bits of a result depend on it, and evaluation sets it for its process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 def pytest_collection_modifyitems(items):
     """gpu tests are skipped, not failed, where there is no CUDA device."""
     if not torch.cuda.is_available():
