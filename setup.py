@@ -27,10 +27,14 @@ setup(
         "jsonargparse[signatures]>=4.49,<5",
         "tqdm>=4.67",
         "safetensors>=0.6",
+        "psutil>=7",
+        "requests>=2.32",
     ],
     extras_require={
         "train": ["transformers>=5", "timm>=1.0.31", "tensorboard>=2.20"],
         "scale": ["ray[data]>=2.50"],
-        "dev": ["pytest>=9", "hypothesis>=6.160", "ruff>=0.17", "pre-commit>=4"],
+        # open_clip's training reads its shards with webdataset, and fails with newer ones.
+        "finetune": ["webdataset>=0.2.86,<0.2.87"],
+        "dev": ["pytest>=9", "hypothesis>=6.160", "ruff>=0.17", "pre-commit>=4", "webdataset>=0.2.86,<0.2.87"],
     },
 )

@@ -4,41 +4,54 @@
     python generate_masks/cutler_sam_masks.py --images photos --masks out      your own images
 
 Masks go to MASKS/<image id>/<seg id>.png (0 or 255, at the image's own size), scores and boxes to MASKS/_meta/. A run that
-was stopped goes on where it was; images that cannot be used are listed in MASKS/failures.csv (exit code 3).
+was stopped goes on where it was; images that cannot be used are listed in MASKS/failures.csv (exit code 3). Processes with
+--shard 0/2 and --shard 1/2 share the work; the same command without --shard then ends it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pseudo_ris.cli import announce_models, parse_config, run_recipe
 from pseudo_ris.config import MaskGenerationConfig
-from pseudo_ris.device import pick_device
+from pseudo_ris.device import peak_memory, pick_device
 from pseudo_ris.files import digest
 from pseudo_ris.images import decode_image, list_images, read_bytes
-from pseudo_ris.masks.cutler import Cutler
+from pseudo_ris.interchange.refer import image_names
+from pseudo_ris.masks.cutler import Cutler, build_cutler
 from pseudo_ris.masks.pipeline import draw_masks
-from pseudo_ris.masks.sam import AutomaticSam
+from pseudo_ris.masks.sam import AutomaticSam, build_sam
 from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.records import ImageRecord
+from pseudo_ris.residency import ModelRoom, takes_turns
 from pseudo_ris.runs import Run
+from pseudo_ris.shards import Shard
 from pseudo_ris.weights import result_basis
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs stage 1 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
     config = parse_config(MaskGenerationConfig, argv, __doc__)
-    records = list_images(Path(config.images))
+    shard = Shard.parse(config.shard)
+    records = list_images(Path(config.images), image_names(Path(config.refer), config.split) if config.refer else None)
     store = MaskStore(Path(config.masks))
-    store.prepare()
+    with store.working(shard):
+        return make_masks(config, records, store, shard)
 
+
+def make_masks(config: MaskGenerationConfig, records: Sequence[ImageRecord], store: MaskStore, shard: Shard) -> int:
+    """Makes the masks of a shard of the images; returns the exit code."""
     device = pick_device(config.device)
     announce_models({"cutler": config.cutler, "sam": config.sam}, device)
-    detector = Cutler.from_config(config.cutler, device)
-    segmenter = AutomaticSam.from_config(config.sam, device)
     basis = result_basis(cutler=config.cutler, sam=config.sam, matching=config.matching)
+    builds = partial(build_cutler, config.cutler.architecture), partial(build_sam, config.sam.architecture)
+    room = ModelRoom(device, takes_turns(config.residency, device, *builds))
+    detector = room.model(partial(Cutler.from_config, config.cutler, device))
+    segmenter = room.model(partial(AutomaticSam.from_config, config.sam, device))
 
-    run = Run("masks", store.folder, records, config.retry_failed)
+    run = Run("masks", store.folder, records, config.retry_failed, shard)
     for record in run.images():
         with run.guard(record):
             data = read_bytes(record.path)
@@ -50,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
             store.write(record, key, masks, *image.shape[:2])
             run.finished(record)
     code = run.close()
-    print(f"masks are in {store.folder}")
+    print(f"peak memory {peak_memory(device)}\nmasks are in {store.folder}{shard.closing}")
     return code
 
 

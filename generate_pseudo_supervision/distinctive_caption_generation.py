@@ -5,50 +5,68 @@
 
 OUTPUT/NAME.csv holds 44 candidates a mask with their distinctiveness (DoC); one JSON an image with all score parts is in
 OUTPUT/NAME.parts/. A run that was stopped goes on where it was; images that cannot be used are listed in
-OUTPUT/failures.csv (exit code 3).
+OUTPUT/failures.csv (exit code 3). Processes with --shard 0/2 and --shard 1/2 share the work; the same command without --shard
+then puts the files together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from pseudo_ris.captions.coca import CocaCaptioner
+from pseudo_ris.captions.coca import CocaCaptioner, build_coca
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.cli import announce_models, parse_config, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig
-from pseudo_ris.device import pick_device
-from pseudo_ris.distinctiveness.clip import ClipScorer
+from pseudo_ris.device import peak_memory, pick_device
+from pseudo_ris.distinctiveness.clip import ClipScorer, build_clip
 from pseudo_ris.distinctiveness.nouns import make_noun_finder
 from pseudo_ris.distinctiveness.score import score_candidates
+from pseudo_ris.errors import UserError
 from pseudo_ris.files import digest
 from pseudo_ris.images import decode_image, list_images, read_bytes
 from pseudo_ris.interchange.pairs import write_pairs
 from pseudo_ris.interchange.parts import PartStore
+from pseudo_ris.interchange.refer import image_names
 from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.records import ImageRecord
+from pseudo_ris.residency import ModelRoom, takes_turns
 from pseudo_ris.runs import Run
+from pseudo_ris.shards import Shard
 from pseudo_ris.weights import result_basis
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs stage 2 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
     config = parse_config(CaptionGenerationConfig, argv, __doc__)
-    records = list_images(Path(config.images))
+    shard = Shard.parse(config.shard)
+    records = list_images(Path(config.images), image_names(Path(config.refer), config.split) if config.refer else None)
     mask_store = MaskStore.existing(Path(config.masks))
     parts = PartStore(Path(config.output), config.name)
-    parts.prepare()
+    if parts.output.resolve() == mask_store.folder.resolve():
+        raise UserError(f"--output {parts.output}: holds the masks; give another folder")
+    with mask_store.reading(), parts.working(shard):
+        return write_expressions(config, records, mask_store, parts, shard)
 
+
+def write_expressions(
+    config: CaptionGenerationConfig, records: Sequence[ImageRecord], mask_store: MaskStore, parts: PartStore, shard: Shard
+) -> int:
+    """Makes the parts of a shard of the images, and of all images the files; returns the exit code."""
     device = pick_device(config.device)
     announce_models({"coca": config.coca, "clip": config.clip}, device)
-    captioner = CocaCaptioner.from_config(config.coca, device)
-    scorer = ClipScorer.from_config(config.clip, device)
     find_noun = make_noun_finder(config.scoring.noun_finder)
     print(f"head nouns: {find_noun.name}")
     basis = result_basis(
         coca=config.coca, clip=config.clip, crops=config.crops, decoding=config.decoding, scoring=config.scoring
     )
+    builds = partial(build_coca, config.coca.architecture), partial(build_clip, config.clip.architecture)
+    room = ModelRoom(device, takes_turns(config.residency, device, *builds))
+    captioner = room.model(partial(CocaCaptioner.from_config, config.coca, device))
+    scorer = room.model(partial(ClipScorer.from_config, config.clip, device))
 
-    run = Run("expressions", parts.output, records, config.retry_failed)
+    run = Run("expressions", parts.output, records, config.retry_failed, shard)
     for record in run.images():
         with run.guard(record):
             data = read_bytes(record.path)
@@ -63,12 +81,16 @@ def main(argv: Sequence[str]) -> int:
             parts.write(record, key, captions)
             run.finished(record)
     code = run.close()
+    if not shard.is_whole:
+        print(f"peak memory {peak_memory(device)}\nparts are in {parts.folder}{shard.closing}")
+        return code
 
-    totals = write_pairs(parts.read_all(run.current()), parts.output, config.name, config.scoring.threshold)
+    totals = write_pairs(parts.read_all(run.current()), parts.output, config.name, config.scoring)
     print(
         f"{totals.candidates} candidates for {totals.masks} masks of {totals.images} images "
         f"({totals.images_without_masks} without masks)\n"
-        f"{totals.kept} candidates of {totals.masks_with_kept} masks pass DoC > {totals.threshold:g}\n"
+        f"{totals.kept} candidates of {totals.masks_with_kept} masks are kept ({config.scoring.rule})\n"
+        f"peak memory {peak_memory(device)}\n"
         f"pairs are in {parts.output / (config.name + '.csv')}"
     )
     return code

@@ -8,18 +8,20 @@ import re
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
+from pseudo_ris.config import EMBEDDED_NAME, RANDOM, CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 STAGES = (MaskGenerationConfig, CaptionGenerationConfig)
+FULL_SIZE = Path(__file__).parents[1] / "configs" / "default.yaml"
 
 Config = TypeVar("Config")
 
@@ -27,7 +29,8 @@ Config = TypeVar("Config")
 def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> Config:
     """Settings of a stage from `--config FILE.yaml` (repeatable) and options, later ones winning.
 
-    A YAML file may hold the settings of both stages; the other stage's are checked by name and left alone.
+    A YAML file may hold the settings of both stages; the other stage's are checked by name and left alone. `--weights random`
+    without a file takes configs/default.yaml, so that the models are of full size.
     Raises UserError that names an unknown key's nearest valid one, or the key whose value does not fit.
     """
     parser = ArgumentParser(
@@ -42,6 +45,8 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
     _hide_group_files(parser)
     options: list[str] = []
     rest = _normalised(stage, argv)
+    if _dry_run(rest) and "--config" not in rest:
+        rest = ["--config", str(FULL_SIZE), *rest]
     while "--config" in rest:
         at = rest.index("--config")
         if at + 1 == len(rest):
@@ -50,7 +55,8 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
         rest = rest[:at] + rest[at + 2 :]
     try:
         parsed = parser.instantiate(parser.parse_args(options + rest))
-        return stage(**{field.name: parsed[field.name] for field in dataclasses.fields(stage)})
+        config = stage(**{field.name: parsed[field.name] for field in dataclasses.fields(stage)})
+        return _with_random_weights(config) if config.weights == RANDOM else config
     except (ArgumentError, ValueError) as error:
         raise UserError(_one_line(error)) from error
 
@@ -73,9 +79,24 @@ def announce_models(configs: Mapping[str, Any], device: object) -> None:
     """Says in one line which models run where, and for the embedded ones how to get to real weights and own images."""
     models = ", ".join(f"{name} {config.architecture}" for name, config in configs.items())
     print(f"models: {models} on {device}", end="")
-    embedded = [name for name, config in configs.items() if config.weights == "demo"]
-    hint = "embedded demo weights, trained on drawn scenes; real weights: --config (README), own images: --images DIR"
-    print(f" ({hint})" if embedded else "")
+    kinds = {config.weights for config in configs.values()}
+    if EMBEDDED_NAME in kinds:
+        print(" (embedded demo weights, trained on drawn scenes; real weights: configs/default.yaml, own images: --images DIR)")
+    else:
+        print(" (random weights: a dry run, its results mean nothing)" if RANDOM in kinds else "")
+
+
+def _dry_run(options: Sequence[str]) -> bool:
+    return ("--weights", RANDOM) in pairwise(options)
+
+
+def _with_random_weights(config: Config) -> Config:
+    """`config` with every model's own weights set to random; head nouns come without a download, too."""
+    parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    replaced = {name: dataclasses.replace(part, weights=RANDOM) for name, part in parts.items() if hasattr(part, "weights")}
+    if (scoring := parts.get("scoring")) and scoring.noun_finder == "spacy":
+        replaced["scoring"] = dataclasses.replace(scoring, noun_finder="auto")
+    return dataclasses.replace(config, **replaced)
 
 
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):

@@ -8,8 +8,13 @@ from typing import Literal
 from pseudo_ris.errors import UserError
 
 ChannelOrder = Literal["rgb", "bgr"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Residency = Literal["auto", "together", "in_turn"]
 
-NOT_IN_RESULTS = frozenset({"weights", "points_per_batch", "threshold"})
+EMBEDDED_NAME, RANDOM = "demo", "random"
+"""Values of a `weights` setting that are no file: the embedded demo weights, reproducible random ones."""
+
+NOT_IN_RESULTS = frozenset({"weights", "points_per_batch", "threshold", "fallback"})
 """Settings a stored result does not depend on: changing them redoes nothing (weights count by their content)."""
 
 
@@ -34,7 +39,9 @@ class CutlerConfig:
 
     Args:
         architecture: "demo" (tiny, embedded) or "resnet50_fpn" (CutLER's own size).
-        weights: "demo" for the embedded weights, or a checkpoint file (detectron2 .pth or .safetensors).
+        weights: "demo" (embedded), "random" (reproducible, see random_weights), a name of third_party/weights.yaml, or a
+            checkpoint file (detectron2 .pth or .safetensors).
+        precision: of the backbone; the heads always run in fp32.
         score_threshold: instances with a lower score are dropped.
         shortest_edge: images are resized so that their shorter side has this many pixels ...
         longest_edge: ... unless the longer side would exceed this.
@@ -43,6 +50,7 @@ class CutlerConfig:
 
     architecture: Literal["demo", "resnet50_fpn"] = "demo"
     weights: str = "demo"
+    precision: Precision = "fp32"
     score_threshold: float = 0.5
     shortest_edge: int = 256
     longest_edge: int = 427
@@ -59,7 +67,9 @@ class SamConfig:
 
     Args:
         architecture: "demo" (tiny, embedded), "vit_b", "vit_l" or "vit_h".
-        weights: "demo" for the embedded weights, or a checkpoint file (official .pth or .safetensors).
+        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, or a checkpoint file (official .pth or
+            .safetensors).
+        precision: of the image encoder; prompts are always decoded in fp32.
         points_per_side: prompts form a square grid of this many points a side.
         points_per_batch: prompts decoded at once.
         pred_iou_thresh: masks whose predicted IoU is lower are dropped.
@@ -72,6 +82,7 @@ class SamConfig:
 
     architecture: Literal["demo", "vit_b", "vit_l", "vit_h"] = "demo"
     weights: str = "demo"
+    precision: Precision = "fp32"
     points_per_side: int = 16
     points_per_batch: int = 16
     pred_iou_thresh: float = 0.6
@@ -125,11 +136,14 @@ class CocaConfig:
 
     Args:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example coca_ViT-L-14.
-        weights: "demo" for the embedded weights, or a checkpoint file.
+        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
+            checkpoint file.
+        precision: of the whole model; logits and scores are computed in fp32.
     """
 
     architecture: str = "demo"
     weights: str = "demo"
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -182,11 +196,14 @@ class ClipConfig:
 
     Args:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example RN50.
-        weights: "demo" for the embedded weights, or a checkpoint file.
+        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
+            checkpoint file.
+        precision: of the whole model; logits and scores are computed in fp32.
     """
 
     architecture: str = "demo"
     weights: str = "demo"
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -198,11 +215,18 @@ class ScoringConfig:
         score_floor: CLIP logits are bounded below by this, so that ratios keep their meaning (they are near 20); 0 leaves
             them alone (the release).
         threshold: a candidate counts as kept when its DoC is greater; the paper's is 1.0.
+        fallback: of a mask none of whose candidates pass, "drop" keeps none, "unfiltered" (the release) all.
     """
 
     noun_finder: Literal["auto", "spacy", "rules"] = "auto"
     score_floor: float = 1.0
     threshold: float = 1.2
+    fallback: Literal["drop", "unfiltered"] = "drop"
+
+    @property
+    def rule(self) -> str:
+        """What keeps a candidate, for a person."""
+        return f"DoC > {self.threshold:g}" + (", all where none passes" if self.fallback == "unfiltered" else "")
 
 
 @dataclass(frozen=True)
@@ -211,8 +235,15 @@ class MaskGenerationConfig:
 
     Args:
         images: folder of images, searched recursively.
+        refer: refs file of a REFER data set; images that its split does not name are left out. "" takes all images.
+        split: the split of `refer`.
+        shard: K/N works on every N-th image from the K-th on, 0 <= K < N, beside the other shards' processes; the run without
+            it ends the work.
         masks: folder that receives `<image id>/<seg id>.png`.
+        weights: "random" builds every model with reproducible random weights, for a dry run; without `config` at the sizes of
+            configs/default.yaml. "configured" takes each model's own setting.
         device: "auto" takes CUDA when there is one.
+        residency: "together" keeps all models of the stage in memory, "in_turn" one at a time; "auto" decides by what is free.
         retry_failed: redo just the images listed in failures.csv.
     """
 
@@ -221,8 +252,13 @@ class MaskGenerationConfig:
     cutler: CutlerConfig = field(default_factory=CutlerConfig)
     sam: SamConfig = field(default_factory=SamConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
+    weights: Literal["configured", "random"] = "configured"
     device: str = "auto"
+    residency: Residency = "auto"
     retry_failed: bool = False
+    refer: str = ""
+    split: str = "train"
+    shard: str = "0/1"
 
 
 @dataclass(frozen=True)
@@ -231,10 +267,17 @@ class CaptionGenerationConfig:
 
     Args:
         images: folder of images, the one stage 1 saw.
+        refer: refs file of a REFER data set; images that its split does not name are left out. "" takes all images.
+        split: the split of `refer`.
+        shard: K/N works on every N-th image from the K-th on, 0 <= K < N, beside the other shards' processes; the run without
+            it puts the files together.
         masks: folder with `<image id>/<seg id>.png`.
         output: folder that receives NAME.csv and its companions.
         name: NAME of the output files.
+        weights: "random" builds every model with reproducible random weights, for a dry run; without `config` at the sizes of
+            configs/default.yaml. "configured" takes each model's own setting.
         device: "auto" takes CUDA when there is one.
+        residency: "together" keeps all models of the stage in memory, "in_turn" one at a time; "auto" decides by what is free.
         retry_failed: redo just the images listed in failures.csv.
     """
 
@@ -247,5 +290,10 @@ class CaptionGenerationConfig:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    weights: Literal["configured", "random"] = "configured"
     device: str = "auto"
+    residency: Residency = "auto"
     retry_failed: bool = False
+    refer: str = ""
+    split: str = "train"
+    shard: str = "0/1"

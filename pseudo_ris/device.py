@@ -1,10 +1,19 @@
-"""Where models run."""
+"""Where models run and in what precision, and how much memory that took."""
 
 from __future__ import annotations
 
+import resource
+import sys
+from typing import TypeVar
+
 import torch
+from torch import nn
 
 from pseudo_ris.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def pick_device(name: str) -> torch.device:
@@ -18,3 +27,19 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: this machine or this torch has no CUDA; give auto or cpu")
     return device
+
+
+def in_precision(model: Model, precision: str, *kept: str) -> Model:
+    """`model` with its weights in a `precision` setting's dtype. kept: names of parameters that stay in fp32."""
+    single = {name: model.get_parameter(name).data for name in kept}
+    model.to(DTYPES[precision])
+    for name, data in single.items():
+        model.get_parameter(name).data = data
+    return model
+
+
+def peak_memory(device: torch.device) -> str:
+    """The most memory this process has had so far, for a person: "5.2 GiB", on a GPU "5.2 GiB, GPU 7.9 GiB"."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
+    return f"{host}, GPU {torch.cuda.max_memory_reserved(device) / 2**30:.1f} GiB" if device.type == "cuda" else host

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,15 +58,17 @@ def replace_folder(target: Path, files: dict[str, bytes]) -> None:
         temporary.rename(target)
 
 
-def prepare_folder(folder: Path) -> None:
+def prepare_folder(folder: Path, clear: bool = True) -> None:
     """Creates `folder`, tries that it can be written to and clears what a killed run left half-written in it.
 
+    clear: False where another run may be writing.
     Raises UserError when it cannot be created or written to.
     """
-    write_atomic(folder / ".probe", b"")
     with writing(folder):
-        (folder / ".probe").unlink()
-        for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX).close()
+        leftovers = folder.glob(f".*{TEMPORARY_SUFFIX}") if clear else ()
+        for leftover in leftovers:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,11 @@ COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
 Image.MAX_IMAGE_PIXELS = None
 
 
-def list_images(folder: Path) -> list[ImageRecord]:
+def list_images(folder: Path, wanted: Collection[str] | None = None) -> list[ImageRecord]:
     """All images below `folder`, ordered by relative path; hidden files and folders are left out.
 
-    Raises UserError when the folder is missing or holds no image.
+    wanted: file names (without folders); other images are left out.
+    Raises UserError when the folder is missing, holds no image or lacks a wanted one.
     """
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder; give the folder that holds the images")
@@ -42,7 +43,18 @@ def list_images(folder: Path) -> list[ImageRecord]:
     ]
     if not records:
         raise UserError(f"--images {folder}: holds no image; known types are {' '.join(sorted(SUFFIXES))}")
-    return records
+    return records if wanted is None else _only(wanted, records, folder)
+
+
+def _only(wanted: Collection[str], records: Sequence[ImageRecord], folder: Path) -> list[ImageRecord]:
+    missing = sorted(set(wanted) - {record.path.name for record in records})
+    if missing:
+        raise UserError(
+            f"--images {folder}: {len(missing)} of {len(wanted)} wanted images are not there, first {missing[0]}; "
+            "add them, or give the folder that holds them"
+        )
+    kept = frozenset(wanted)
+    return [record for record in records if record.path.name in kept]
 
 
 def image_id_of(name: str) -> str:
@@ -87,7 +99,9 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
             _check_size(file.size, name)
             file.load()
             pixels = np.array(_to_rgb(ImageOps.exif_transpose(file), name))  # a copy: Pillow's own is read-only
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # its own text holds a memory address
+        raise BadInputError(f"{name}: not a readable image (unknown format); replace the file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadInputError(f"{name}: not a readable image ({error}); replace the file") from error
     return pixels
 

@@ -18,9 +18,11 @@ from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.files import write_atomic, writing
 from pseudo_ris.images import check_ids
 from pseudo_ris.records import ImageRecord
+from pseudo_ris.shards import ALL, Shard
 
 EXIT_FAILURES = 3
 FAILURES_FILE = "failures.csv"
+FAILURES_OF_SHARDS = "failures.*-of-*.csv"
 COLUMNS = ("image_id", "image", "reason", "key")
 
 
@@ -40,29 +42,37 @@ class Run:
     A stage asks `images()` for the images, wraps each in `guard(record)` and asks `is_needed` whether there is
     work to do. A BadInputError (or any other exception that is not the user's to solve for the whole run) inside the guard
     is written to `<folder>/failures.csv` and the run goes on.
+
+    Args:
+        records: all images of the stage, also where only a shard of them is worked on (ids may clash between shards).
+        shard: which of them this run works on. Each shard has a failures file of its own, which starts from what
+            failures.csv says of its images; the next run on all images takes the shards' files into failures.csv.
     """
 
-    def __init__(self, stage: str, folder: Path, records: Sequence[ImageRecord], retry_failed: bool) -> None:
-        self.stage = stage
-        self.path = folder / FAILURES_FILE
-        self.records = list(records)
+    def __init__(
+        self, stage: str, folder: Path, records: Sequence[ImageRecord], retry_failed: bool, shard: Shard = ALL
+    ) -> None:
+        self.stage = stage if shard.is_whole else f"{stage} {shard}"
+        self.path = folder / (FAILURES_FILE if shard.is_whole else f"failures.{shard.file_name}.csv")
+        self.records = shard.pick(records)
         self.retry_failed = retry_failed
-        listed = {record.name for record in records}
-        self.failures = {failure.image: failure for failure in read_failures(self.path) if failure.image in listed}
+        self.failures: dict[str, Failure] = {}
         self.made = 0
         self.reused = 0
         self.left_out = 0
         self._current: set[str] = set()
         self._key = ""
+        self._unusable = check_ids(records)
         self._started = time.monotonic()
+        self._take_in_failures(folder, shard)
 
     def images(self) -> Iterator[ImageRecord]:
         """Images to look at, in order, under a progress bar. Ids that clash are recorded as failures first."""
-        unusable = check_ids(self.records)
         progress = tqdm(self.records, desc=self.stage, unit="image", dynamic_ncols=True, disable=None)
         for record in progress:
-            if record.name in unusable:
-                self._fail(record, unusable[record.name])
+            self._key = ""
+            if record.name in self._unusable:
+                self._fail(record, self._unusable[record.name])
             else:
                 yield record
             progress.set_postfix_str(f"{len(self.failures)} failed" if self.failures else "", refresh=False)
@@ -83,7 +93,6 @@ class Run:
     @contextmanager
     def guard(self, record: ImageRecord) -> Iterator[None]:
         """Keeps what goes wrong with one image from the others."""
-        self._key = ""
         try:
             yield
         except UserError:
@@ -115,14 +124,31 @@ class Run:
             print(f"  {self.left_out} images are not made with these settings; run without --retry-failed to make them")
         if not self.failures:
             return 0
-        for failure in list(self.failures.values())[:5]:
+        for failure in self._ordered_failures()[:5]:
             print(f"  {failure.reason}")
         print(f"  all in {self.path}; mend them and add --retry-failed to redo just those")
         return EXIT_FAILURES
 
+    def _take_in_failures(self, folder: Path, shard: Shard) -> None:
+        """Reads what earlier runs, or shards, say of this run's images; what a shard says is newer than failures.csv."""
+        of_shards = sorted(folder.glob(FAILURES_OF_SHARDS)) if shard.is_whole else [self.path]
+        listed = {record.name for record in self.records}
+        for path in (folder / FAILURES_FILE, *of_shards):
+            self.failures |= {failure.image: failure for failure in read_failures(path) if failure.image in listed}
+        if of_shards:
+            self._write()
+        if shard.is_whole:
+            for path in of_shards:
+                with writing(path):
+                    path.unlink()
+
     def _fail(self, record: ImageRecord, reason: str) -> None:
         self.failures[record.name] = Failure(record.image_id, record.name, reason, self._key)
         self._write()
+
+    def _ordered_failures(self) -> list[Failure]:
+        """In image order, so that the file does not depend on how often, or in how many shards, the images were run."""
+        return [self.failures[record.name] for record in self.records if record.name in self.failures]
 
     def _settle(self, record: ImageRecord) -> None:
         self._current.add(record.name)
@@ -130,7 +156,6 @@ class Run:
             self._write()
 
     def _write(self) -> None:
-        """Image order, so that the file does not depend on how often the run was interrupted."""
         if not self.failures:
             with writing(self.path):
                 self.path.unlink(missing_ok=True)
@@ -138,9 +163,8 @@ class Run:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for record in self.records:
-            if failure := self.failures.get(record.name):
-                writer.writerow((failure.image_id, failure.image, failure.reason, failure.key))
+        for failure in self._ordered_failures():
+            writer.writerow((failure.image_id, failure.image, failure.reason, failure.key))
         write_atomic(self.path, text.getvalue())
 
 

@@ -1,34 +1,93 @@
-"""Checkpoints: where the embedded ones are, and the one place that reads or writes a checkpoint file."""
+"""Checkpoints: from a `weights` setting to a filled model; the one place that reads or writes a checkpoint file."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import zipfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pseudo_ris.config import NOT_IN_RESULTS
+from pseudo_ris.config import EMBEDDED_NAME, NOT_IN_RESULTS, RANDOM
 from pseudo_ris.errors import UserError
 from pseudo_ris.files import digest
+from pseudo_ris.manifest import WeightsFile, held_checksum, local_path, read_manifest
+from pseudo_ris.open_clip_tags import fetch_tag, tags_of
+from pseudo_ris.random_weights import fill_at_random
+from pseudo_ris.torchscript import is_torchscript_archive, read_torchscript_state
 
 EMBEDDED = Path(__file__).parent / "demo" / "weights"
 SHOWN = 3
+# Entries of published checkpoints that are no weights: constants that the model computes itself.
+CONSTANTS = ("attn_mask", "position_ids", "pixel_mean", "pixel_std", "input_resolution", "context_length", "vocab_size")
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def resolve_weights(weights: str, model: str) -> Path:
-    """File of a `weights` setting: "demo" is the embedded one of `model` (cutler, sam, coca, clip), else a path.
+class ModelConfig(Protocol):
+    """What CutlerConfig, SamConfig, CocaConfig and ClipConfig share."""
 
-    Raises UserError when the file does not exist.
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def weights(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+
+
+def ready_model(build: Callable[[str], Model], config: ModelConfig, kind: str) -> Model:
+    """The model of a config with its weights, in eval mode, on the CPU.
+
+    build: architecture -> model. kind: "cutler", "sam", "coca" or "clip".
+    Raises UserError when the weights are missing, damaged or another model's.
     """
-    path = EMBEDDED / f"{model}.safetensors" if weights == "demo" else Path(weights)
+    model = build(config.architecture)
+    if config.weights == RANDOM:
+        return fill_at_random(model, kind)
+    return load_weights(model, find_weights(config, kind), f"{kind} ({config.architecture})")
+
+
+def find_weights(config: ModelConfig, kind: str) -> Path:
+    """File of a config's weights: the embedded one, a path, a name of the manifest, or an open_clip tag.
+
+    A manifest file is held to its published or recorded checksum. A tag that is not in the manifest is fetched by open_clip.
+    Raises UserError when there is no such file, or its content is not what was published.
+    """
+    weights = config.weights
+    if weights == EMBEDDED_NAME:
+        return EMBEDDED / f"{kind}.safetensors"
+    if Path(weights).is_file():
+        return Path(weights)
+    manifest = read_manifest()
+    entry = manifest.files.get(weights) or manifest.find_tag(config.architecture, weights)
+    if entry is not None:
+        return _checked(entry, kind, config)
+    if kind in ("coca", "clip") and weights in tags_of(config.architecture):
+        return fetch_tag(config.architecture, weights)
+    names = [name for name, entry in manifest.files.items() if entry.model == kind]
+    raise UserError(
+        f"{kind}.weights: {weights} does not exist; give a checkpoint file, demo, random or one of {', '.join(names)} "
+        "(third_party/weights.yaml)"
+    )
+
+
+def _checked(entry: WeightsFile, kind: str, config: ModelConfig) -> Path:
+    """The downloaded file of a manifest entry, held to its checksum."""
+    setting, path = f"{kind}.weights: {entry.name}", local_path(entry)
+    if (entry.model, entry.architecture) != (kind, config.architecture):
+        raise UserError(f"{setting} is {entry.model} {entry.architecture}; set {kind}.architecture to that, or other weights")
     if not path.is_file():
-        raise UserError(f"{model}.weights: {path} does not exist; give a checkpoint file, or demo for the embedded one")
+        raise UserError(f"{setting}: {path} is not there; run: bash scripts/download_weights.sh {entry.name}")
+    held = held_checksum(entry)
+    if held is not None and fingerprint(path) != held:
+        raise UserError(f"{setting}: {path} is not the file that was published (sha256); remove it and download it again")
     return path
 
 
@@ -43,7 +102,7 @@ def fingerprint(path: Path) -> str:
 
 
 def result_basis(**configs: Any) -> str:
-    """Hash of the settings and weights a result depends on; model name -> its config, and further configs by any name.
+    """Hash of the settings and weights a result depends on; kind of model -> its config, and further configs by any name.
 
     Where weights lie and settings that only change speed or what is counted (config.NOT_IN_RESULTS) are left out.
     """
@@ -51,20 +110,23 @@ def result_basis(**configs: Any) -> str:
     for name, config in sorted(configs.items()):
         parts += [name, {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_IN_RESULTS}]
         if hasattr(config, "weights"):
-            parts.append(fingerprint(resolve_weights(config.weights, name)))
+            parts.append(RANDOM if config.weights == RANDOM else fingerprint(find_weights(config, name)))
     return digest(*parts)
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a checkpoint by name, on the CPU. No pickle code is run.
 
-    Reads .safetensors, and torch files that are a state dict or hold one under "model" or "state_dict".
+    Reads .safetensors, torch files that are a state dict or hold one under "model" or "state_dict" (of which only that is
+    read into memory), and TorchScript archives as OpenAI's CLIP comes in. A prefix "module." is taken off.
     Raises UserError when the file is none of these.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if is_torchscript_archive(path):
+            return read_torchscript_state(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError, ImportError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)}); download it again") from error
     except Exception as error:  # torch.load reports refused pickles as UnpicklingError
@@ -78,17 +140,17 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def load_weights(model: nn.Module, path: Path, name: str) -> nn.Module:
+def load_weights(model: Model, path: Path, name: str) -> Model:
     """Fills `model` with the checkpoint at `path`, in the model's own dtypes, and puts it in eval mode.
 
     name: what the model is called in messages, for example "coca (demo)".
     Raises UserError that lists the first missing, surplus or misshapen tensors; `model` is then untouched.
     """
-    state = read_state(path)
     own = model.state_dict()
+    state = {key: _scalar_as(own.get(key), value) for key, value in read_state(path).items()}
     counters = {key for key in own if key.endswith("num_batches_tracked")}
     missing = sorted(own.keys() - state.keys() - counters)
-    surplus = sorted(state.keys() - own.keys())
+    surplus = sorted(key for key in state.keys() - own.keys() if key.rpartition(".")[2] not in CONSTANTS)
     misshapen = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:SHOWN])}{', ...' if len(keys) > SHOWN else ''})"
@@ -99,6 +161,11 @@ def load_weights(model: nn.Module, path: Path, name: str) -> nn.Module:
         raise UserError(f"{path}: not weights of {name}: tensors {'; '.join(problems)}; set the architecture of these weights")
     model.load_state_dict({key: state.get(key, own[key]) for key in own})
     return model.eval()
+
+
+def _scalar_as(own: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
+    """`value`, a single number in the shape of `own`: checkpoints have CLIP's logit scale as a scalar or as one entry."""
+    return value.reshape(own.shape) if own is not None and own.numel() == value.numel() == 1 else value
 
 
 def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:

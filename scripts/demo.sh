@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole pipeline on the embedded default: 24 drawn scenes -> masks -> pairs -> a table against the ground truth and a picture.
-source "$(dirname "$0")/setup_env.sh"
+source "$(dirname "$0")/setup_env.sh" ""
 masks=datasets/pseudo_masks/cutler_sam
 output=pseudo_supervision/cutler_sam
 python generate_masks/cutler_sam_masks.py --config configs/demo.yaml --masks "$masks"

@@ -8,6 +8,7 @@ import yaml
 from pseudo_ris.cli import parse_config, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import UserError
+from pseudo_ris.manifest import read_manifest
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -85,3 +86,44 @@ def test_user_errors_exit_with_2_and_one_line(capsys):
         run_recipe(failing)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: no such thing\n"
+
+
+CONFIGS = DEMO.parent
+GROUPS = ("cutler", "sam", "matching", "crops", "coca", "decoding", "clip", "scoring")
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_full_size_presets_are_valid_for_both_stages_and_name_every_setting(preset):
+    content = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
+    for stage in (MaskGenerationConfig, CaptionGenerationConfig):
+        config = parse_config(stage, ["--config", str(CONFIGS / f"{preset}.yaml")], "")
+        for group in set(GROUPS) & set(vars(config)):
+            assert set(content[group]) == set(vars(getattr(config, group)))
+            assert all(
+                getattr(getattr(config, group), name) in (value, tuple(value) if isinstance(value, list) else value)
+                for name, value in content[group].items()
+            )
+
+
+def test_the_weights_of_the_presets_are_in_the_manifest_and_in_its_preset():
+    manifest = read_manifest()
+    for preset in ("default", "paper"):
+        content = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
+        for kind in ("cutler", "sam", "coca", "clip"):
+            entry = manifest.files[content[kind]["weights"]]
+            assert (entry.model, entry.architecture) == (kind, content[kind]["architecture"])
+            assert entry.name in manifest.presets[preset]
+
+
+def test_random_weights_come_at_full_size_unless_a_file_says_otherwise():
+    config = parse_config(CaptionGenerationConfig, ["--weights", "random"], "")
+    assert (config.coca.architecture, config.coca.weights) == ("coca_ViT-L-14", "random")
+    assert (config.clip.architecture, config.clip.weights) == ("RN50", "random")
+    config = parse_config(MaskGenerationConfig, ["--weights=random", "--config", str(DEMO)], "")
+    assert (config.sam.architecture, config.sam.weights, config.cutler.weights) == ("demo", "random", "random")
+
+
+def test_a_dry_run_of_the_paper_preset_needs_no_noun_model():
+    paper = ["--config", str(CONFIGS / "paper.yaml")]
+    assert parse_config(CaptionGenerationConfig, paper, "").scoring.noun_finder == "spacy"
+    assert parse_config(CaptionGenerationConfig, [*paper, "--weights", "random"], "").scoring.noun_finder == "auto"

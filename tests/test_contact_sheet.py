@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pseudo_ris.config import ScoringConfig
 from pseudo_ris.contact_sheet import COLOURS, TILE, Entry, best_expression, draw_tile, write_contact_sheet
 from pseudo_ris.interchange.pairs import write_pairs
 from pseudo_ris.interchange.parts import PartStore
@@ -56,7 +57,7 @@ def test_sheet_shows_images_with_and_without_masks(tmp_path):
     caption = CaptionRecord("a ball", "masked", "beam", "ball", 1.0, 1.0, 1.0, 1.0, 1.0, None)
     parts.write(records[0], "k", [MaskCaptions(0, True, (caption,))])
     parts.write(records[1], "k", [])
-    write_pairs(parts.read_all(records), output, "pairs", 1.0)
+    write_pairs(parts.read_all(records), output, "pairs", ScoringConfig(threshold=1.0))
     write_contact_sheet(images, masks, output / "pairs.csv", tmp_path / "sheet.png", 1.0)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 2 * TILE

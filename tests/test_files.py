@@ -30,6 +30,12 @@ def test_preparing_clears_leftovers_only(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".keep", "c.tmp"]
 
 
+def test_preparing_beside_other_runs_clears_nothing(tmp_path):
+    (tmp_path / ".a.json.tmp").touch()
+    prepare_folder(tmp_path, clear=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.json.tmp"]
+
+
 def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*run the same command again"):

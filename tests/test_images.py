@@ -51,6 +51,15 @@ def test_folder_without_images_says_so(tmp_path):
         list_images(tmp_path / "missing")
 
 
+def test_listing_may_be_restricted_to_file_names(tmp_path):
+    for name in ("b.jpg", "a/z.png", "a/c.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [record.name for record in list_images(tmp_path, ["z.png", "b.jpg"])] == ["a/z.png", "b.jpg"]
+    with pytest.raises(UserError, match=r"2 of 3 wanted images are not there, first m\.jpg"):
+        list_images(tmp_path, ["n.jpg", "b.jpg", "m.jpg"])
+
+
 def test_two_images_with_one_id_are_both_refused(tmp_path):
     for name in ("a.jpg", "a.png", "b.jpg", "c/d.jpg", "c__d.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -118,6 +127,15 @@ def test_unreadable_images_name_the_file(data, message):
     with pytest.raises(BadInputError, match=message) as caught:
         decode_image(data, "broken.jpg")
     assert "broken.jpg" in str(caught.value)
+
+
+def test_the_reason_for_one_file_is_always_the_same():
+    reasons = set()
+    for _ in range(2):
+        with pytest.raises(BadInputError) as caught:
+            decode_image(b"no image", "broken.jpg")
+        reasons.add(str(caught.value))
+    assert reasons == {"broken.jpg: not a readable image (unknown format); replace the file"}
 
 
 def test_too_many_pixels_are_refused_before_decoding():

@@ -261,13 +261,20 @@ def test_read_only_output_is_one_error_before_any_work(demo_images, tmp_path):
         (STAGE1, ["--cutler.weights", "nowhere.pth"], "does not exist"),
         (STAGE1, ["--cutler.weights", "README.md"], "README.md: not a"),
         (STAGE2, ["--masks", "missing"], "run generate_masks"),
-        (STAGE2, ["--coca.weights", "pseudo_ris/demo/weights/clip.safetensors", "--masks", "datasets"], "not weights of coca"),
+        (STAGE2, ["--coca.weights", "pseudo_ris/demo/weights/clip.safetensors"], "not weights of coca"),
     ],
 )
 def test_user_errors_are_one_line_with_exit_code_2(script, options, message, tmp_path):
-    command = [sys.executable, str(script), *(["--masks", str(tmp_path)] if script == STAGE1 else []), *options]
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (40, 40)).save(images / "a.png")
+    (tmp_path / "masks" / "a").mkdir(parents=True)
+    half = np.zeros((40, 40), np.uint8)
+    half[:, 20:] = 255
+    Image.fromarray(half).save(tmp_path / "masks" / "a" / "0.png")
+    command = [sys.executable, str(script), "--images", str(images), "--masks", str(tmp_path / "masks"), *options]
     if script == STAGE2:
-        command += ["--output", str(tmp_path)]
+        command += ["--output", str(tmp_path / "pairs")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1

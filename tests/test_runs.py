@@ -7,15 +7,16 @@ import pytest
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.runs import EXIT_FAILURES, Run, read_failures
+from pseudo_ris.shards import ALL, Shard
 
 
 def records(*names: str) -> list[ImageRecord]:
     return [ImageRecord(name.split(".")[0], Path(name), name) for name in names]
 
 
-def work(folder, images, bad=(), done=(), retry=False, key="k"):
+def work(folder, images, bad=(), done=(), retry=False, key="k", shard=ALL):
     """Runs a stage that fails on `bad`; returns (images worked on, exit code, run)."""
-    run = Run("test", folder, images, retry)
+    run = Run("test", folder, images, retry, shard)
     tried = []
     for record in run.images():
         with run.guard(record):
@@ -83,3 +84,66 @@ def test_a_foreign_failures_file_is_refused(tmp_path):
     (tmp_path / "failures.csv").write_text("x,y\n1,2\n")
     with pytest.raises(UserError, match="not a failures file"):
         Run("test", tmp_path, records("a.jpg"), False)
+
+
+FOUR = records("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+HALVES = (Shard(0, 2), Shard(1, 2))
+
+
+def failed_images(path):
+    return [failure.image for failure in read_failures(path)]
+
+
+def test_shards_keep_failures_of_their_own_and_the_closing_run_takes_them_in(tmp_path):
+    for shard, images in zip(HALVES, (["a.jpg", "c.jpg"], ["b.jpg", "d.jpg"]), strict=True):
+        tried, code, _ = work(tmp_path, FOUR, bad=("a.jpg", "c.jpg", "d.jpg"), shard=shard)
+        assert (tried, code) == (images, EXIT_FAILURES)
+    assert not (tmp_path / "failures.csv").exists()
+    assert failed_images(tmp_path / "failures.0-of-2.csv") == ["a.jpg", "c.jpg"]
+    assert failed_images(tmp_path / "failures.1-of-2.csv") == ["d.jpg"]
+    tried, code, _ = work(tmp_path, FOUR, done=("b.jpg",))
+    assert (tried, code) == ([], EXIT_FAILURES)
+    assert [path.name for path in tmp_path.iterdir()] == ["failures.csv"]
+    work(tmp_path / "one", FOUR, bad=("a.jpg", "c.jpg", "d.jpg"))
+    assert (tmp_path / "failures.csv").read_bytes() == (tmp_path / "one" / "failures.csv").read_bytes()
+
+
+def test_a_shard_leaves_known_failures_alone_and_says_so(tmp_path, capsys):
+    work(tmp_path, FOUR, bad=("a.jpg", "b.jpg"))
+    tried, code, _ = work(tmp_path, FOUR, done=("c.jpg",), shard=HALVES[0])
+    assert (tried, code) == ([], EXIT_FAILURES)
+    assert "test 0/2: 2 images: 0 made, 1 reused, 1 failed" in capsys.readouterr().out
+    assert failed_images(tmp_path / "failures.0-of-2.csv") == ["a.jpg"]
+    assert failed_images(tmp_path / "failures.csv") == ["a.jpg", "b.jpg"]
+
+
+def test_what_a_shard_redoes_is_no_failure_after_the_closing_run(tmp_path):
+    work(tmp_path, FOUR, bad=("a.jpg", "b.jpg", "c.jpg"))
+    tried, _, _ = work(tmp_path, FOUR, bad=("c.jpg",), retry=True, shard=HALVES[0])
+    assert tried == ["a.jpg", "c.jpg"]
+    tried, code, run = work(tmp_path, FOUR, done=("a.jpg", "d.jpg"))
+    assert (tried, code) == ([], EXIT_FAILURES)
+    assert failed_images(tmp_path / "failures.csv") == ["b.jpg", "c.jpg"]
+    assert [record.name for record in run.current()] == ["a.jpg", "d.jpg"]
+
+
+def test_failures_with_other_settings_are_tried_again_in_the_closing_run(tmp_path):
+    work(tmp_path, FOUR, bad=("a.jpg", "b.jpg"), key="old")
+    work(tmp_path, FOUR, bad=("a.jpg",), key="new", shard=HALVES[0])
+    tried, _, _ = work(tmp_path, FOUR, done=("c.jpg", "d.jpg"), key="new")
+    assert tried == ["b.jpg"]
+    assert failed_images(tmp_path / "failures.csv") == ["a.jpg"]
+
+
+def test_a_closing_run_that_stops_at_once_loses_no_failure(tmp_path):
+    work(tmp_path, FOUR, bad=("a.jpg",), shard=HALVES[0])
+    Run("test", tmp_path, FOUR, False)
+    assert failed_images(tmp_path / "failures.csv") == ["a.jpg"]
+
+
+def test_ids_that_clash_between_shards_are_found_by_both(tmp_path):
+    images = records("a.jpg", "a.png", "b.jpg")
+    assert [work(tmp_path, images, shard=shard)[0] for shard in HALVES] == [["b.jpg"], []]
+    work(tmp_path, images, done=("b.jpg",))
+    assert failed_images(tmp_path / "failures.csv") == ["a.jpg", "a.png"]
+    assert {failure.key for failure in read_failures(tmp_path / "failures.csv")} == {""}, "no other image's"

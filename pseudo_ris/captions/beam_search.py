@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from pseudo_ris.captions.chunks import in_chunks
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.decoding import PrefixDecoder
 from pseudo_ris.config import DecodingConfig
@@ -58,10 +59,20 @@ def beam_search(captioner: CocaCaptioner, images: CocaImages, decoding: Decoding
     "diverse" search therefore are copies of each other, and one of `beams / beam_groups` beams gives the same caption.
     """
     beams = decoding.beams // decoding.beam_groups
+
+    def search_chunk(_: slice, crops: torch.Tensor) -> list[list[int]]:
+        return _search_chunk(captioner, images.select(crops), beams, decoding)
+
+    own = torch.eye(len(images.latents), dtype=torch.bool, device=captioner.device)
+    return in_chunks(captioner, images, own, beams, decoding.max_length, search_chunk)
+
+
+def _search_chunk(captioner: CocaCaptioner, images: CocaImages, beams: int, decoding: DecodingConfig) -> list[list[int]]:
+    """`beam_search` with `beams` beams in one group, for crops that are decoded together."""
     device = captioner.device
     crops = len(images.latents)
     viewers = torch.eye(crops, dtype=torch.bool, device=device).repeat_interleave(beams, 0)
-    decoder = PrefixDecoder(captioner, images, viewers)
+    decoder = PrefixDecoder(captioner, images, viewers, decoding.max_length)
     hypotheses = [Hypotheses(beams) for _ in range(crops)]
     search = [Beam([captioner.start], 0.0 if rank == 0 else UNUSED, row) for row, rank in enumerate(list(range(beams)) * crops)]
     live = list(range(crops))

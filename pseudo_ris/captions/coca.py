@@ -11,13 +11,19 @@ import torch
 from open_clip.coca_model import CoCa
 from open_clip.tokenizer import SimpleTokenizer
 from torch import nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, normalize
 
 from pseudo_ris.config import CocaConfig
+from pseudo_ris.device import in_precision
 from pseudo_ris.errors import UserError
-from pseudo_ris.weights import load_weights, resolve_weights
+from pseudo_ris.weights import ready_model
 
 PROJECTION_STD = 0.02
+# Bounds the image tower's memory only.
+CROPS_AT_ONCE = 32
+# For the caches of rows that are decoded together. A constant and not what happens to be free: the last digits of logits
+# depend on how many rows are read together, and a run must be repeatable.
+CHUNK_BYTES = 2 * 2**30
 
 
 class Tokenizer(Protocol):
@@ -33,12 +39,16 @@ class Tokenizer(Protocol):
 class CocaImages:
     """What decoding needs of B crops.
 
-    latents: float [B, D], L2-normalised image latents; their products are the similarities a_ij.
-    keys: for each decoder layer the crop tokens' keys and values of its cross-attention, each [B, heads, tokens, width].
+    latents: float32 [B, D], L2-normalised image latents; their products are the similarities a_ij.
+    embeddings: [B, tokens, width], the crop tokens that the decoder looks at, in the model's precision.
     """
 
     latents: torch.Tensor
-    keys: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    embeddings: torch.Tensor
+
+    def select(self, crops: torch.Tensor) -> CocaImages:
+        """Some of them. crops: int64 [C]."""
+        return CocaImages(self.latents[crops], self.embeddings[crops])
 
 
 def build_coca(architecture: str) -> CoCa:
@@ -64,7 +74,8 @@ def build_tokenizer(architecture: str) -> SimpleTokenizer:
 class CocaCaptioner:
     """A CoCa with its tokenizer: crops -> what decoding needs of them, token ids -> text.
 
-    start, end, pad: special token ids. vocabulary: number of tokens. context: longest prefix, in tokens.
+    start, end, pad: special token ids. vocabulary: number of tokens. context: longest prefix, in tokens. chunk_bytes: bound of
+    the caches of rows that are decoded together (see `chunks.in_chunks`).
     Raises ValueError when the model's text tower has no class token (`embed_cls`), which open_clip cannot decode with either.
     """
 
@@ -76,13 +87,12 @@ class CocaCaptioner:
         self.start, self.end, self.pad = tokenizer.sot_token_id, tokenizer.eot_token_id, model.pad_id
         self.context: int = model.context_length
         self.vocabulary: int = self.projection.shape[1]
+        self.chunk_bytes = CHUNK_BYTES
 
     @classmethod
     def from_config(cls, config: CocaConfig, device: torch.device | str) -> CocaCaptioner:
         """Builds the architecture and loads its weights. Raises UserError when either setting is wrong."""
-        path = resolve_weights(config.weights, "coca")
-        model = build_coca(config.architecture)
-        load_weights(model, path, f"coca ({config.architecture})")
+        model = in_precision(ready_model(build_coca, config, "coca"), config.precision, "text_decoder.text_projection")
         return cls(model.to(device), build_tokenizer(config.architecture))
 
     @property
@@ -98,14 +108,23 @@ class CocaCaptioner:
 
     @property
     def projection(self) -> torch.Tensor:
-        """Matrix [width, vocabulary] from the decoder's last hidden state to next-token logits; there is no bias."""
+        """float32 [width, vocabulary], from the decoder's last hidden state to next-token logits; there is no bias."""
         return self.model.text_decoder.text_projection
 
     @torch.inference_mode()
     def encode(self, crops: torch.Tensor) -> CocaImages:
-        """Normalised crops, float [B, 3, S, S], -> their latents and cross-attention keys and values."""
-        latents, embeddings = self.model._encode_image(crops.to(self.device))
-        return CocaImages(latents, tuple(_image_keys(block, embeddings) for block in self.model.text_decoder.cross_attn))
+        """Normalised crops, float [B, 3, S, S], -> their latents and embeddings, CROPS_AT_ONCE at a time."""
+        dtype = self.model.text.token_embedding.weight.dtype
+        encoded = [
+            self.model._encode_image(part.to(self.device, dtype), normalize=False) for part in crops.split(CROPS_AT_ONCE)
+        ]
+        latents, embeddings = (torch.cat(parts) for parts in zip(*encoded, strict=True))
+        return CocaImages(normalize(latents.float(), dim=-1), embeddings)
+
+    @torch.inference_mode()
+    def image_keys(self, images: CocaImages) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each decoder layer the keys and values of its cross-attention, each [B, heads, tokens, width / heads]."""
+        return [_image_keys(block, images.embeddings) for block in self.model.text_decoder.cross_attn]
 
     def decode_text(self, ids: Sequence[int]) -> str:
         """Token ids -> text with single spaces; start, end and pad tokens are left out."""

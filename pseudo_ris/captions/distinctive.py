@@ -8,36 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
 from pseudo_ris.captions.beam_search import beam_search
+from pseudo_ris.captions.chunks import in_chunks
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.crops import CROP_SETS, cut_crops
 from pseudo_ris.captions.decoding import LastHidden, PrefixDecoder
 from pseudo_ris.captions.noise import draw_tokens, token_uniform
+from pseudo_ris.captions.support import Strategy, choose_support, token_weights
 from pseudo_ris.config import CropConfig, DecodingConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.records import Candidate
 
-# Both bound memory only: crops whose keys are held together, and rows projected onto the vocabulary together.
-CROPS_AT_ONCE = 32
+# Bounds memory only: rows projected onto the vocabulary together.
 ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """How a row's support is chosen: the `value` most likely tokens, or the most likely ones that sum to `value`."""
-
-    rule: Literal["top_k", "top_p"]
-    value: float
-
-    @property
-    def name(self) -> str:
-        """As in `Candidate.strategy`."""
-        return f"{self.rule}_{self.value:g}"
 
 
 @dataclass(frozen=True)
@@ -72,20 +59,17 @@ def write_candidates(
     if decoding.max_length > captioner.context:
         raise UserError(f"decoding.max_length: this CoCa reads {captioner.context} tokens at most, got {decoding.max_length}")
     candidates: list[list[Candidate]] = [[] for _ in seg_ids]
-    sets_at_once = max(1, CROPS_AT_ONCE // max(1, len(seg_ids)))
-    for first in range(0, len(CROP_SETS) if len(seg_ids) else 0, sets_at_once):
-        crop_sets = CROP_SETS[first : first + sets_at_once]
-        cut = [cut_crops(image, masks, name, captioner.image_size, crops.antialias) for name in crop_sets]
-        images = captioner.encode(torch.cat(cut))
-        beams = beam_search(captioner, images, decoding)
-        rows = sampled_rows(crop_sets, seg_ids, decoding)
-        samples = sample(captioner, images, rows, decoding, keyed_draw(decoding.seed, image_id))
-        captions = [[("beam", beam)] for beam in beams]
-        for row, ids in zip(rows, samples, strict=True):
-            captions[row.crop].append((row.strategy.name, ids))
-        for crop, of_crop in enumerate(captions):
-            crop_set, mask = crop_sets[crop // len(seg_ids)], crop % len(seg_ids)
-            candidates[mask] += [Candidate(captioner.decode_text(ids), crop_set, name) for name, ids in of_crop]
+    if not candidates:
+        return candidates
+    cut = [cut_crops(image, masks, name, captioner.image_size, crops.antialias) for name in CROP_SETS]
+    images = captioner.encode(torch.cat(cut))
+    captions = [[("beam", beam)] for beam in beam_search(captioner, images, decoding)]
+    rows = sampled_rows(CROP_SETS, seg_ids, decoding)
+    for row, ids in zip(rows, sample(captioner, images, rows, decoding, keyed_draw(decoding.seed, image_id)), strict=True):
+        captions[row.crop].append((row.strategy.name, ids))
+    for crop, of_crop in enumerate(captions):
+        crop_set, mask = CROP_SETS[crop // len(seg_ids)], crop % len(seg_ids)
+        candidates[mask] += [Candidate(captioner.decode_text(ids), crop_set, name) for name, ids in of_crop]
     return candidates
 
 
@@ -120,26 +104,48 @@ def sample(
     """
     if not rows:
         return []
-    device = captioner.device
     weights = crop_weights(images.latents, rows, decoding)
-    target = torch.tensor([row.crop for row in rows], device=device)
-    viewers = (weights[target] != 0).scatter(1, target[:, None], True)
-    decoder = PrefixDecoder(captioner, images, viewers)
-    ids = [[captioner.start] for _ in rows]
-    active = torch.arange(len(rows), device=device)
+    target = torch.tensor([row.crop for row in rows], device=captioner.device)
+    weights = weights[target]
+    viewers = (weights != 0).scatter(1, target[:, None], True)
+
+    def sample_chunk(part: slice, crops: torch.Tensor) -> list[list[int]]:
+        chunk = Chunk(rows[part], images.select(crops), torch.searchsorted(crops, target[part]), weights[part][:, crops])
+        return _sample_chunk(captioner, chunk, viewers[part][:, crops], decoding, draw)
+
+    return in_chunks(captioner, images, viewers, 1, decoding.max_length, sample_chunk)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that are decoded together.
+
+    images: the crops they are read with. target: each row's target among these, int64 [R]. weights: how much each crop's logits
+    count against each row's target, float [R, crops].
+    """
+
+    rows: Sequence[Row]
+    images: CocaImages
+    target: torch.Tensor
+    weights: torch.Tensor
+
+
+def _sample_chunk(
+    captioner: CocaCaptioner, chunk: Chunk, viewers: torch.Tensor, decoding: DecodingConfig, draw: Draw
+) -> list[list[int]]:
+    """`sample` for the rows of a chunk."""
+    decoder = PrefixDecoder(captioner, chunk.images, viewers, decoding.max_length)
+    ids = [[captioner.start] for _ in chunk.rows]
+    active = torch.arange(len(chunk.rows), device=captioner.device)
     tokens, parents = torch.full_like(active, captioner.start), active
     for step in range(decoding.max_length - 2):
         last = decoder.step(tokens, parents)
-        drawn = []
-        for part in torch.arange(len(active), device=device).split(ROWS_AT_ONCE):
-            part_rows = [rows[row] for row in active[part].tolist()]
-            part_target = target[active[part]]
-            logits, opposition = _project(captioner, last, part, part_target, weights[part_target])
-            if step + 1 < decoding.min_length:
-                logits[:, captioner.end] = -torch.inf
-            support = choose_support(logits, [row.strategy for row in part_rows], decoding.min_token_probability)
-            drawn.append(draw(part_rows, step, step_distribution(logits, opposition, support, captioner.end)))
-        tokens = torch.cat(drawn)
+        tokens = torch.cat(
+            [
+                _draw_step(captioner, chunk, LastHidden(last.values, cells), part, step, decoding, draw)
+                for cells, part in zip(last.cells.split(ROWS_AT_ONCE), active.split(ROWS_AT_ONCE), strict=True)
+            ]
+        )
         for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
             ids[row].append(token)
         parents = ((tokens != captioner.end) & (tokens != captioner.pad)).nonzero()[:, 0]
@@ -149,6 +155,34 @@ def sample(
     for row in active.tolist():
         ids[row].append(captioner.end)
     return ids
+
+
+def _draw_step(
+    captioner: CocaCaptioner,
+    chunk: Chunk,
+    last: LastHidden,
+    active: torch.Tensor,
+    step: int,
+    decoding: DecodingConfig,
+    draw: Draw,
+) -> torch.Tensor:
+    """The next tokens, int64 [active], of the chunk's rows `active`, int64, whose hidden states are `last`."""
+    target, weights = chunk.target[active], chunk.weights[active]
+    own, row_of_own = last.cells.gather(1, target[:, None])[:, 0].unique(return_inverse=True)
+    logits = last.values[own] @ captioner.projection
+    if step + 1 < decoding.min_length:
+        logits[:, captioner.end] = -torch.inf
+    mixed = torch.einsum("rc,rcw->rw", weights, last.values[last.cells])
+    rows = [chunk.rows[row] for row in active.tolist()]
+    tokens = torch.empty_like(active)
+    for rule in ("top_k", "top_p"):
+        alike = [place for place, row in enumerate(rows) if row.strategy.rule == rule]
+        if alike:
+            of_rule, z = [rows[place] for place in alike], logits[row_of_own[alike]]
+            support = choose_support(z, [row.strategy for row in of_rule], decoding.min_token_probability)
+            q = token_weights(z, mixed[alike], captioner.projection, support, captioner.end)
+            tokens[alike] = draw(of_rule, step, q)
+    return tokens
 
 
 def crop_weights(latents: torch.Tensor, rows: Sequence[Row], decoding: DecodingConfig) -> torch.Tensor:
@@ -181,67 +215,3 @@ def distractor_weights(similarity: torch.Tensor, decoding: DecodingConfig) -> to
     chosen = similarity.gather(1, nearest)
     factors = chosen.softmax(1) if decoding.calibration == "softmax" else chosen / asked
     return torch.zeros_like(similarity).scatter(1, nearest, decoding.calibration_weight * factors)
-
-
-def _project(
-    captioner: CocaCaptioner, last: LastHidden, rows: torch.Tensor, target: torch.Tensor, weights: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Next-token logits z_i of each row's target crop, and the weighted sum of the other crops' z_j, both [rows, V].
-
-    The projection is linear and without bias, so the sum is taken before it: two projections a row for any number of
-    distractors. rows: int64 [rows], entries of `last.cells`. target: int64 [rows]. weights: float [rows, crops].
-    """
-    cells = last.cells[rows]
-    own = last.values[cells.gather(1, target[:, None])[:, 0]]
-    mixed = torch.einsum("rc,rcw->rw", weights, last.values[cells])
-    return own @ captioner.projection, mixed @ captioner.projection
-
-
-def choose_support(logits: torch.Tensor, strategies: Sequence[Strategy], min_token_probability: float) -> torch.Tensor:
-    """The tokens each row may take: bool [R, V].
-
-    logits: the targets', float [R, V]. min_token_probability: tokens to which the target's whole softmax gives less are
-    left out, too; the most likely token always stays.
-    """
-    support = torch.zeros_like(logits, dtype=torch.bool)
-    for rule, restrict in (("top_k", support_top_k), ("top_p", support_top_p)):
-        rows = [row for row, strategy in enumerate(strategies) if strategy.rule == rule]
-        if rows:
-            values = torch.tensor([strategies[row].value for row in rows], dtype=torch.float64, device=logits.device)
-            support[rows] = restrict(logits[rows], values)
-    if min_token_probability:
-        plausible = logits.softmax(1) >= min_token_probability
-        support &= plausible | (logits == logits.amax(1, keepdim=True))
-    return support
-
-
-def support_top_k(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Tokens whose logit reaches the k-th largest: bool [R, V] for logits [R, V] and a k for each row, [R]."""
-    k = k.long().clamp(max=logits.shape[1])
-    largest = logits.topk(int(k.max()), dim=1).values
-    return logits >= largest.gather(1, k[:, None] - 1)
-
-
-def support_top_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """The fewest most likely tokens whose probability reaches p: bool [R, V] for logits [R, V] and a p for each row, [R].
-
-    A token is out when the tokens no more likely than it sum to 1 - p at most; the most likely one is never out.
-    """
-    ascending, order = logits.sort(dim=1, stable=True)
-    kept = ascending.softmax(1).cumsum(1) > (1 - p).to(logits.dtype)[:, None]
-    kept[:, -1] = True
-    return torch.zeros_like(kept).scatter(1, order, kept)
-
-
-def step_distribution(logits: torch.Tensor, opposition: torch.Tensor, support: torch.Tensor, end: int) -> torch.Tensor:
-    """Weights q of the next token, float [R, V], zero outside the support; rows need not sum to 1.
-
-    logits: z_i, -inf where a token is forbidden. opposition: weighted sum of the z_j; 0 is plain sampling. support: bool.
-    All [R, V]. q is the softmax of the calibrated raw logits z_i - opposition on the support; but the end token keeps the
-    probability the target alone gives it there, as the distractors say nothing about where a caption ends. Where q would be
-    0 everywhere it is the target's own distribution.
-    """
-    plain = logits.masked_fill(~support, -torch.inf).softmax(1)
-    q = (logits - opposition).masked_fill(~support, -torch.inf).softmax(1)
-    q[:, end] = plain[:, end]
-    return torch.where((q > 0).any(1, keepdim=True), q, plain)

@@ -11,8 +11,9 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch.nn.functional import normalize
 
 from pseudo_ris.config import ClipConfig
+from pseudo_ris.device import in_precision
 from pseudo_ris.errors import UserError
-from pseudo_ris.weights import load_weights, resolve_weights
+from pseudo_ris.weights import ready_model
 
 TEXTS_PER_BATCH = 256
 CROPS_PER_BATCH = 64
@@ -60,8 +61,7 @@ class ClipScorer:
     @classmethod
     def from_config(cls, config: ClipConfig, device: torch.device | str) -> ClipScorer:
         """The CLIP of `config` with its weights, on `device`. Raises UserError as build_clip and load_weights do."""
-        model = build_clip(config.architecture)
-        load_weights(model, resolve_weights(config.weights, "clip"), f"clip ({config.architecture})")
+        model = in_precision(ready_model(build_clip, config, "clip"), config.precision, "logit_scale")
         return cls(model.to(device), build_tokenizer(config.architecture))
 
     @property
@@ -76,7 +76,7 @@ class ClipScorer:
         scale = self.model.logit_scale
         if len(crops) == 0:
             return torch.empty(0, self.model.text_projection.shape[1], device=scale.device)
-        batches = crops.to(scale.device, torch.float32).split(CROPS_PER_BATCH)
+        batches = crops.to(scale.device, next(self.model.visual.parameters()).dtype).split(CROPS_PER_BATCH)
         return torch.cat([normalize(self.model.encode_image(batch).float(), dim=-1) for batch in batches])
 
     @torch.inference_mode()

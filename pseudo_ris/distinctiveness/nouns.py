@@ -38,7 +38,7 @@ def make_noun_finder(choice: Literal["auto", "spacy", "rules"]) -> NounFinder:
             return RuleNounFinder()
         raise UserError(
             f"scoring.noun_finder: spaCy's model {SPACY_MODEL} is not installed; "
-            f"run: python -m spacy download {SPACY_MODEL} (or set noun_finder: rules)"
+            f"run: bash scripts/download_weights.sh {SPACY_MODEL} (or set noun_finder: rules)"
         ) from error
 
 

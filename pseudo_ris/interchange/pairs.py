@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from pseudo_ris.config import ScoringConfig
 from pseudo_ris.distinctiveness.select import kept_candidates
 from pseudo_ris.errors import UserError
 from pseudo_ris.files import temporary_name, writing
@@ -31,9 +32,9 @@ FURTHER_COLUMNS: dict[str, Callable[[CaptionRecord], object]] = {
 
 @dataclass
 class PairTotals:
-    """Sums over all candidates. `kept` pass the filter at `threshold` (see select.kept_candidates)."""
+    """Sums over all candidates. `kept` pass the filter `selection` (see select.kept_candidates)."""
 
-    threshold: float
+    selection: ScoringConfig
     images: int = 0
     images_without_masks: int = 0
     masks: int = 0
@@ -51,7 +52,7 @@ class PairTotals:
         self.images += 1
         self.images_without_masks += not part.masks
         for mask in part.masks:
-            kept = len(kept_candidates(mask, self.threshold))
+            kept = len(kept_candidates(mask, self.selection.threshold, self.selection.fallback))
             self.masks += 1
             self.one_mask += mask.one_mask
             self.candidates += len(mask.candidates)
@@ -76,12 +77,12 @@ class PairTotals:
         ]
 
 
-def write_pairs(parts: Iterable[Part], output: Path, name: str, threshold: float) -> PairTotals:
+def write_pairs(parts: Iterable[Part], output: Path, name: str, selection: ScoringConfig) -> PairTotals:
     """Streams the parts into the four files; all four appear at the end, each by rename.
 
     Lists in a cell are JSON, which is also a Python literal. Raises UserError when the files cannot be written.
     """
-    totals = PairTotals(threshold)
+    totals = PairTotals(selection)
     targets = [output / f"{name}{end}" for end in (".csv", ".json", "_text.txt", "_doc.txt")]
     with writing(output), ExitStack() as stack:
         table, lines, text, doc = (

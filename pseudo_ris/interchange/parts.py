@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pseudo_ris.files import prepare_folder, write_atomic
 from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions
+from pseudo_ris.shards import Shard, working_in
 
 DECIMALS = 6
 ROUNDED = ("masked_score", "crop_score", "uniqueness", "correctness", "doc")
@@ -31,10 +33,17 @@ class PartStore:
         self.output = output
         self.folder = output / f"{name}.parts"
 
-    def prepare(self) -> None:
-        """Creates the folders and clears what a killed run left half-written. Raises UserError."""
-        prepare_folder(self.output)
-        prepare_folder(self.folder)
+    def prepare(self, clear: bool = True) -> None:
+        """Creates the folders; `clear` removes what a killed run left half-written. Raises UserError."""
+        prepare_folder(self.output, clear)
+        prepare_folder(self.folder, clear)
+
+    @contextmanager
+    def working(self, shard: Shard) -> Iterator[None]:
+        """Prepares and holds the output for a run of stage 2. Raises UserError when another run is at work on it."""
+        with working_in(self.output, shard):
+            self.prepare(clear=shard.is_whole)
+            yield
 
     def is_current(self, record: ImageRecord, key: str) -> bool:
         """Whether a part of the image exists that was made from `key`."""

@@ -114,7 +114,9 @@ class CascadeMaskRCNN(nn.Module):
     def detect(self, image: torch.Tensor, score_threshold: float) -> Detections:
         """Objects in one resized image [3, h, w], pixels 0 ... 255, that score `score_threshold` or more."""
         size = (image.shape[1], image.shape[2])
-        features = self.backbone(self.normalize(image[None]))
+        # The backbone may be in half precision; boxes and scores are always computed in single.
+        backbone_dtype = next(self.backbone.parameters()).dtype
+        features = [level.float() for level in self.backbone(self.normalize(image[None]).to(backbone_dtype))]
         (proposals,) = self.proposal_generator.propose(self.proposal_generator(features), [size])
         return self.roi_heads.detect(features, proposals.boxes, size, score_threshold)
 

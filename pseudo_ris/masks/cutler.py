@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from pseudo_ris.config import CutlerConfig
+from pseudo_ris.device import in_precision
 from pseudo_ris.masks.cascade_rcnn import ARCHITECTURES, CascadeMaskRCNN, paste_masks, rescale
-from pseudo_ris.weights import load_weights, resolve_weights
+from pseudo_ris.weights import ready_model
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Instances:
     masks: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray
+
+
+def build_cutler(architecture: str) -> CascadeMaskRCNN:
+    """An untrained detector: "demo" or "resnet50_fpn"."""
+    return CascadeMaskRCNN(ARCHITECTURES[architecture]).eval()
 
 
 class Cutler:
@@ -40,8 +46,8 @@ class Cutler:
     @classmethod
     def from_config(cls, config: CutlerConfig, device: torch.device | str) -> Cutler:
         """Builds the model and loads its weights. Raises UserError when they are missing or belong to another size."""
-        model = CascadeMaskRCNN(ARCHITECTURES[config.architecture])
-        load_weights(model, resolve_weights(config.weights, "cutler"), f"cutler ({config.architecture})")
+        model = ready_model(build_cutler, config, "cutler")
+        in_precision(model.backbone, config.precision)
         return cls(model.to(device), config)
 
     def detect(self, image: np.ndarray) -> Instances:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from pseudo_ris.masks.packed import PackedMasks, iou_with, pack, shared_pixels
+
 # From this IoU on, two masks show the same object.
 SAME_OBJECT_IOU = 0.5
-# Pixels a float32 product takes at once: sums of ones stay exact up to 2**24, and the float copies stay small.
-BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -59,32 +58,17 @@ def match_masks(
     Raises ValueError when the masks are not bool or differ in height or width.
     """
     _check(cutler_masks, sam_masks)
-    everything = np.concatenate([cutler_masks, sam_masks])
-    intersections = intersection_areas(everything, sam_masks)
-    ious = _ious(intersections, everything.sum((1, 2), dtype=np.int64), sam_masks.sum((1, 2), dtype=np.int64))
-    count = len(cutler_masks)
-    overlaps, fits, likeness = intersections[:count], ious[:count], ious[count:]
+    cutlers, sams = pack(cutler_masks), pack(sam_masks)
+    overlaps = np.array([shared_pixels(cutlers, index, sams) for index in range(len(cutlers))]).reshape(len(cutlers), len(sams))
+    fits = overlaps / np.maximum(cutlers.areas[:, None] + sams.areas - overlaps, 1)
     choices = _choices(overlaps, fits, rule, min_iou)
-    granted = (
-        _grant(choices, fits, likeness, min_iou) if deduplicate else {c: s for c, s in enumerate(choices) if s is not None}
-    )
+    granted = _grant(choices, fits, sams, min_iou) if deduplicate else {c: s for c, s in enumerate(choices) if s is not None}
     taken = list(granted.values())
     return tuple(
         Match(cutler, granted.get(cutler), float(fits[cutler, granted[cutler]]) if cutler in granted else 0.0)
         for cutler, choice in enumerate(choices)
         if cutler in granted or (choice is None and not (deduplicate and (fits[cutler, taken] >= SAME_OBJECT_IOU).any()))
     )
-
-
-def intersection_areas(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Exact int64 [a, b] pixels shared by each of bool [a, H, W] and each of bool [b, H, W], as matrix products."""
-    pixels = math.prod(first.shape[1:])
-    rows, columns = first.reshape(len(first), pixels), second.reshape(len(second), pixels)
-    areas = np.zeros((len(first), len(second)), np.int64)
-    for start in range(0, pixels, BLOCK):
-        part = slice(start, start + BLOCK)
-        areas += (rows[:, part].astype(np.float32) @ columns[:, part].astype(np.float32).T).astype(np.int64)
-    return areas
 
 
 def _check(cutler_masks: np.ndarray, sam_masks: np.ndarray) -> None:
@@ -97,12 +81,6 @@ def _check(cutler_masks: np.ndarray, sam_masks: np.ndarray) -> None:
         )
 
 
-def _ious(intersections: np.ndarray, first_areas: np.ndarray, second_areas: np.ndarray) -> np.ndarray:
-    """float64 [a, b]; 0 where both masks are empty."""
-    unions = first_areas[:, None] + second_areas[None] - intersections
-    return intersections / np.maximum(unions, 1)
-
-
 def _choices(overlaps: np.ndarray, fits: np.ndarray, rule: str, min_iou: float) -> list[int | None]:
     """Each CutLER mask's favourite SAM mask, None where it fits too badly or nothing overlaps."""
     first, second = (overlaps, fits) if rule == "intersection" else (fits, overlaps)
@@ -111,14 +89,16 @@ def _choices(overlaps: np.ndarray, fits: np.ndarray, rule: str, min_iou: float) 
     return [sam if sam is None or fits[cutler, sam] >= min_iou else None for cutler, sam in enumerate(favourites)]
 
 
-def _grant(choices: list[int | None], fits: np.ndarray, likeness: np.ndarray, min_iou: float) -> dict[int, int]:
-    """CutLER index -> SAM index, each object once. fits: IoU [n, m]; likeness: IoU [m, m] of the SAM masks."""
+def _grant(choices: list[int | None], fits: np.ndarray, sams: PackedMasks, min_iou: float) -> dict[int, int]:
+    """CutLER index -> SAM index, each object once. fits: IoU [n, m]."""
     granted: dict[int, int] = {}
+    shown = np.zeros(len(sams), bool)  # SAM masks of objects that are granted already
 
     def offer(pairs: list[tuple[int, int]]) -> None:
         for cutler, sam in sorted(pairs, key=lambda pair: (-fits[pair], pair)):
-            if cutler not in granted and all(likeness[sam, taken] < SAME_OBJECT_IOU for taken in granted.values()):
+            if cutler not in granted and not shown[sam]:
                 granted[cutler] = sam
+                np.logical_or(shown, iou_with(sams, sam, sams) >= SAME_OBJECT_IOU, out=shown)
 
     offer([(cutler, sam) for cutler, sam in enumerate(choices) if sam is not None])
     offer([(int(cutler), int(sam)) for cutler, sam in np.argwhere(fits >= max(SAME_OBJECT_IOU, min_iou))])

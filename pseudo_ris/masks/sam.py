@@ -1,40 +1,30 @@
-"""SAM, which draws the masks. The only module that imports segment_anything."""
+"""SAM, which draws the masks: its architectures and the adapter.
+
+This module, automatic_masks.py and prompt_decoder.py are the only ones that import segment_anything.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
+from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 from torch.nn import functional
 
 from pseudo_ris.config import SamConfig
+from pseudo_ris.device import in_precision
+from pseudo_ris.masks.automatic_masks import AutomaticMasks, SamMasks
 from pseudo_ris.masks.cascade_rcnn import ARCHITECTURES
 from pseudo_ris.masks.resnet_fpn import FeaturePyramid, ResNet
-from pseudo_ris.weights import load_weights, resolve_weights
+from pseudo_ris.weights import ready_model
 
 DEMO_IMAGE_SIZE = 256
 DEMO_PATCH_SIZE = 8
 DEMO_ENCODER_WIDTH = 96
 DEMO_DECODER_WIDTH = 64
-
-
-@dataclass(frozen=True)
-class SamMasks:
-    """All masks SAM finds in an image, best predicted IoU first.
-
-    masks: bool [m, H, W]. boxes: int64 [m, 4], xyxy half-open pixels. predicted_iou: float32 [m], the model's own
-    estimate of each mask's IoU. stability: float32 [m], IoU of the mask's versions at logit thresholds +1 and -1.
-    """
-
-    masks: np.ndarray
-    boxes: np.ndarray
-    predicted_iou: np.ndarray
-    stability: np.ndarray
 
 
 def build_sam(architecture: str) -> Sam:
@@ -114,39 +104,17 @@ class AutomaticSam:
     """
 
     def __init__(self, model: Sam, config: SamConfig) -> None:
-        """model: in eval mode, on the device to run on. config: its architecture and weights are not looked at."""
+        """model: in eval mode, on the device to run on. config: its architecture, weights and precision are not looked at."""
         self._bgr = config.channel_order == "bgr"
-        self._generator = SamAutomaticMaskGenerator(
-            model,
-            points_per_side=config.points_per_side,
-            points_per_batch=config.points_per_batch,
-            pred_iou_thresh=config.pred_iou_thresh,
-            stability_score_thresh=config.stability_score_thresh,
-            box_nms_thresh=config.box_nms_thresh,
-            min_mask_region_area=config.min_mask_region_area,
-        )
+        self._masks = AutomaticMasks(model, config)
 
     @classmethod
     def from_config(cls, config: SamConfig, device: torch.device | str) -> AutomaticSam:
         """Builds the model and loads its weights. Raises UserError when they are missing or another model's."""
-        path = resolve_weights(config.weights, "sam")
-        model = load_weights(build_sam(config.architecture), path, f"sam ({config.architecture})")
+        model = ready_model(build_sam, config, "sam")
+        in_precision(model.image_encoder, config.precision)
         return cls(model.to(device), config)
 
     def generate(self, image: np.ndarray) -> SamMasks:
         """Masks of a uint8 RGB image [H, W, 3]; none when it is so thin that nothing is left at SAM's input size."""
-        height, width = image.shape[:2]
-        shrink = self._generator.predictor.model.image_encoder.img_size / max(height, width)
-        found = [] if int(min(height, width) * shrink + 0.5) == 0 else self._run(image)
-        boxes = np.array([record["bbox"] for record in found], np.int64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2] + 1  # upstream's width is the distance between the outermost pixels
-        masks = [record["segmentation"] for record in found]
-        return SamMasks(
-            masks=np.stack(masks) if masks else np.zeros((0, height, width), bool),
-            boxes=boxes,
-            predicted_iou=np.array([record["predicted_iou"] for record in found], np.float32),
-            stability=np.array([record["stability_score"] for record in found], np.float32),
-        )
-
-    def _run(self, image: np.ndarray) -> list[dict]:
-        return self._generator.generate(np.ascontiguousarray(image[..., ::-1]) if self._bgr else image)
+        return self._masks.generate(np.ascontiguousarray(image[..., ::-1]) if self._bgr else image)

@@ -7,7 +7,8 @@ masks; it is written last, so masks without it are not finished.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.files import prepare_folder, replace_folder, write_atomic, writing
 from pseudo_ris.images import read_bytes
 from pseudo_ris.records import ImageRecord, MaskRecord
+from pseudo_ris.shards import Shard, reading_from, working_in
 
 META = "_meta"
 
@@ -64,10 +66,26 @@ class MaskStore:
             raise UserError(f"--masks {folder}: no such folder; run generate_masks/cutler_sam_masks.py first")
         return cls(folder)
 
-    def prepare(self) -> None:
-        """Creates the folder and clears what a killed run left half-written. Raises UserError."""
-        prepare_folder(self.folder / META)
-        prepare_folder(self.folder)
+    def prepare(self, clear: bool = True) -> None:
+        """Creates the folders; `clear` removes what a killed run left half-written. Raises UserError."""
+        prepare_folder(self.folder / META, clear)
+        prepare_folder(self.folder, clear)
+
+    @contextmanager
+    def working(self, shard: Shard) -> Iterator[None]:
+        """Prepares and holds the folder for a run of stage 1. Raises UserError when another run is at work on it."""
+        with working_in(self.folder, shard):
+            self.prepare(clear=shard.is_whole)
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Holds the folder for a run of stage 2: masks that are just being replaced would be read in part.
+
+        Raises UserError when stage 1 is at work on it.
+        """
+        with reading_from(self.folder):
+            yield
 
     def is_current(self, record: ImageRecord, key: str) -> bool:
         """Whether finished masks of the image exist that were made from `key`."""

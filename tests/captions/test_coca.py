@@ -18,7 +18,8 @@ def test_latents_are_open_clips_and_normalised():
     images = captioner.encode(crops)
     torch.testing.assert_close(images.latents, captioner.model.encode_image(crops))
     torch.testing.assert_close(images.latents.norm(dim=1), torch.ones(3))
-    assert len(images.keys) == 3
+    keys = captioner.image_keys(images)
+    assert [(k.shape, v.shape) for k, v in keys] == [((3, 2, 5, 16), (3, 2, 5, 16))] * 3
     assert captioner.image_size == 16
 
 

@@ -5,17 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pseudo_ris.captions.distinctive import (
-    Strategy,
-    choose_support,
-    distractor_weights,
-    step_distribution,
-    support_top_k,
-    support_top_p,
-)
+from pseudo_ris.captions.distinctive import distractor_weights
+from pseudo_ris.captions.support import Strategy, choose_support, step_distribution, support_top_k, support_top_p
 from pseudo_ris.config import DecodingConfig
 
 END = 4
+IS_END = torch.arange(5) == END
 PROBABILITIES = torch.tensor([0.05, 0.4, 0.1, 0.25, 0.2])
 LOGITS = PROBABILITIES.log()[None]
 EVERYTHING = torch.ones(1, 5, dtype=torch.bool)
@@ -40,9 +35,9 @@ def test_top_p_takes_the_fewest_tokens_that_reach_p(p, expected):
 
 
 def test_each_row_has_its_own_strategy():
-    strategies = [Strategy("top_p", 0.3), Strategy("top_k", 3), Strategy("top_p", 0.7), Strategy("top_k", 1)]
-    support = choose_support(LOGITS.expand(4, -1), strategies, 0)
-    assert support.sum(1).tolist() == [1, 3, 3, 1]
+    for rule, values, sizes in (("top_p", (0.3, 0.7, 0.5), [1, 3, 2]), ("top_k", (3, 1, 2), [3, 1, 2])):
+        support = choose_support(LOGITS.expand(3, -1), [Strategy(rule, value) for value in values], 0)
+        assert support.sum(1).tolist() == sizes
 
 
 def test_implausible_tokens_never_enter_but_the_likeliest_stays():
@@ -53,7 +48,7 @@ def test_implausible_tokens_never_enter_but_the_likeliest_stays():
 
 def test_calibration_works_on_raw_logits_and_leaves_the_end_token_alone():
     opposition = torch.tensor([[0.0, 2.0, 0.0, 0.0, 5.0]])
-    q = step_distribution(LOGITS, opposition, EVERYTHING, END)
+    q = step_distribution(LOGITS, opposition, EVERYTHING, IS_END)
     weights = PROBABILITIES * torch.exp(-opposition[0])
     assert q[0, :END].tolist() == pytest.approx((weights / weights.sum())[:END].tolist())
     assert q[0, END].item() == pytest.approx(0.2)
@@ -63,14 +58,14 @@ def test_calibration_works_on_raw_logits_and_leaves_the_end_token_alone():
 def test_end_token_is_zero_outside_the_support_and_renormalised_inside():
     opposition = torch.tensor([[1.0, 2.0, 0.0, 0.0, 5.0]])
     outside = torch.tensor([[False, True, True, False, False]])
-    assert step_distribution(LOGITS, opposition, outside, END)[0, END] == 0
+    assert step_distribution(LOGITS, opposition, outside, IS_END)[0, END] == 0
     inside = torch.tensor([[False, True, False, False, True]])
-    assert step_distribution(LOGITS, opposition, inside, END)[0, END].item() == pytest.approx(0.2 / 0.6)
+    assert step_distribution(LOGITS, opposition, inside, IS_END)[0, END].item() == pytest.approx(0.2 / 0.6)
 
 
 def test_without_opposition_it_is_plain_sampling():
     support = torch.tensor([[False, True, True, False, True]])
-    q = step_distribution(LOGITS, torch.zeros(1, 5), support, END)
+    q = step_distribution(LOGITS, torch.zeros(1, 5), support, IS_END)
     assert q[0].tolist() == pytest.approx([0, 0.4 / 0.7, 0.1 / 0.7, 0, 0.2 / 0.7])
 
 
@@ -78,7 +73,7 @@ def test_vanished_weights_fall_back_to_the_target():
     # Only the end token's calibrated weight survives, and that one is replaced by a probability that underflows.
     logits = torch.tensor([[300.0, 299.0, 0.0, 0.0, 0.0]])
     opposition = torch.tensor([[900.0, 900.0, 900.0, 900.0, 0.0]])
-    q = step_distribution(logits, opposition, EVERYTHING, END)
+    q = step_distribution(logits, opposition, EVERYTHING, IS_END)
     assert q[0].tolist() == pytest.approx(logits[0].softmax(0).tolist())
     assert q[0, 0] > 0.7
 

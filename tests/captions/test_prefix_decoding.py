@@ -9,16 +9,16 @@ from pseudo_ris.captions.decoding import PrefixDecoder
 
 def read(captioner, crops, viewers, steps):
     """Yields (prefixes, LastHidden) after each step; steps: (tokens, parents) pairs."""
-    decoder = PrefixDecoder(captioner, captioner.encode(crops), viewers)
+    decoder = PrefixDecoder(captioner, captioner.encode(crops), viewers, len(steps))
     prefixes = [[] for _ in viewers]
     for tokens, parents in steps:
         prefixes = [[*prefixes[parent], token] for token, parent in zip(tokens, parents, strict=True)]
         yield prefixes, decoder.step(torch.tensor(tokens), torch.tensor(parents))
 
 
-# Rows 0 and 1 share their prefix for a while, row 2 ends, row 3 branches.
+# Rows 0 and 1 share their prefix for a while, rows 2 and 4 end, row 3 branches.
 STEPS = [
-    ([START] * 4, [0, 1, 2, 3]),
+    ([START] * 5, [0, 1, 2, 3, 4]),
     ([7, 7, 9, 9], [0, 1, 2, 3]),
     ([7, 8, 9], [0, 1, 3]),
     ([11, 12, 13, 11, 12], [0, 1, 2, 2, 2]),
@@ -30,8 +30,8 @@ STEPS = [
 def test_shared_ended_and_branched_rows():
     captioner = random_captioner(1)
     crops = torch.randn(3, 3, 16, 16)
-    viewers = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 0, 1], [0, 1, 1]], dtype=torch.bool)
-    of_row = list(range(4))
+    viewers = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.bool)
+    of_row = list(range(5))
     for step, (prefixes, last) in enumerate(read(captioner, crops, viewers, STEPS)):
         of_row = [of_row[parent] for parent in STEPS[step][1]]
         for row, prefix in enumerate(prefixes):

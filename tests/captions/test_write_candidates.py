@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from coca_oracle import random_captioner
 
-from pseudo_ris.captions import distinctive
 from pseudo_ris.captions.crops import CROP_SETS
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.config import CropConfig, DecodingConfig
@@ -65,13 +64,6 @@ def test_a_strategy_does_not_depend_on_the_others(captioner):
         [entry for entry in of_mask if entry.strategy in ("beam", "top_k_7", "top_p_0.8")] for of_mask in write(captioner)
     ]
     assert write(captioner, chosen) == expected
-
-
-def test_crop_sets_do_not_depend_on_each_other(captioner, monkeypatch):
-    reference = write(captioner)
-    monkeypatch.setattr(distinctive, "CROPS_AT_ONCE", 3)
-    monkeypatch.setattr(distinctive, "ROWS_AT_ONCE", 7)
-    assert write(captioner) == reference
 
 
 def test_a_mask_depends_on_its_distractors_only_when_calibrated(captioner):

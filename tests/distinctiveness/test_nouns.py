@@ -143,7 +143,7 @@ def test_spacy_finder_applies_the_rule_to_what_the_parser_returns():
 @pytest.mark.skipif(importlib.util.find_spec("en_core_web_lg") is not None, reason="en_core_web_lg is installed")
 def test_without_the_spacy_model_auto_takes_the_rules_and_spacy_is_refused():
     assert make_noun_finder("auto").name == "rules"
-    with pytest.raises(UserError, match=r"spacy download en_core_web_lg"):
+    with pytest.raises(UserError, match=r"download_weights.sh en_core_web_lg"):
         make_noun_finder("spacy")
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pseudo_ris.config import ScoringConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.interchange.pairs import read_pairs, write_pairs
 from pseudo_ris.interchange.parts import PartStore
@@ -36,7 +37,7 @@ def test_rows_follow_image_order_with_the_papers_columns_first(store, tmp_path):
     store.write(image(2), "k", [MaskCaptions(3, False, (caption('a "red" ball', 1.25), caption("it's, a ball", 0.5)))])
     store.write(image(1), "k", [MaskCaptions(0, True, (caption("ein Bällchen 🎈", 21.0, None),))])
     store.write(image(3), "k", [])
-    totals = write_pairs(store.read_all([image(1), image(2), image(3), image(4)]), tmp_path, NAME, 1.0)
+    totals = write_pairs(store.read_all([image(1), image(2), image(3), image(4)]), tmp_path, NAME, ScoringConfig(threshold=1.0))
     with (tmp_path / "pairs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:8] == ["index", "img_name", "img_id", "seg_id", "num_sent", "pseudo_caption", "doc", "one_mask"]
@@ -65,7 +66,7 @@ def test_parts_are_current_only_for_their_key(store):
 
 
 def test_no_temporary_file_stays(store, tmp_path):
-    write_pairs([], tmp_path, NAME, 1.0)
+    write_pairs([], tmp_path, NAME, ScoringConfig(threshold=1.0))
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"pairs.csv", "pairs.json", "pairs.parts", "pairs_doc.txt", "pairs_text.txt"}
 
@@ -76,7 +77,7 @@ def test_any_text_survives(texts, tmp_path_factory):
     store = PartStore(folder, NAME)
     store.prepare()
     store.write(image(1), "k", [MaskCaptions(0, False, tuple(caption(text, 1.5) for text in texts))])
-    write_pairs(store.read_all([image(1)]), folder, NAME, 1.0)
+    write_pairs(store.read_all([image(1)]), folder, NAME, ScoringConfig(threshold=1.0))
     assert read_pairs(folder / "pairs.csv")[0]["pseudo_caption"] == texts
 
 
@@ -90,7 +91,7 @@ def test_any_text_survives(texts, tmp_path_factory):
 )
 def test_bad_cells_name_file_row_and_column_and_are_never_evaluated(store, tmp_path, old, new, message):
     store.write(image(1), "k", [MaskCaptions(3, False, (caption("a ball", 1.25),))])
-    write_pairs(store.read_all([image(1)]), tmp_path, NAME, 1.0)
+    write_pairs(store.read_all([image(1)]), tmp_path, NAME, ScoringConfig(threshold=1.0))
     path = tmp_path / "pairs.csv"
     content = path.read_text()
     assert old in content

@@ -10,6 +10,7 @@ import pytest
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.records import ImageRecord, MaskRecord
+from pseudo_ris.shards import ALL, Shard
 
 RECORD = ImageRecord("a__b", Path("a/b.jpg"), "a/b.jpg")
 
@@ -106,3 +107,22 @@ def test_bad_masks_name_the_file(store):
 def test_missing_mask_folder_is_an_error_of_the_run(tmp_path):
     with pytest.raises(UserError, match="run generate_masks"):
         MaskStore.existing(tmp_path / "missing")
+
+
+def test_only_a_run_on_all_images_clears_leftovers(tmp_path):
+    store = MaskStore(tmp_path / "masks")
+    leftovers = [store.folder / ".x.tmp", store.folder / "_meta" / ".x.json.tmp"]
+    leftovers[0].mkdir(parents=True)
+    leftovers[1].parent.mkdir()
+    leftovers[1].touch()
+    with store.working(Shard(0, 2)), store.working(Shard(1, 2)):
+        assert all(path.exists() for path in leftovers)
+    with store.working(ALL):
+        assert not any(path.exists() for path in leftovers)
+
+
+def test_masks_are_not_read_while_they_are_made(store):
+    with store.working(Shard(1, 2)), pytest.raises(UserError, match="another run is at work"), store.reading():
+        pass
+    with store.reading(), store.reading(), pytest.raises(UserError, match="another run is at work"), store.working(ALL):
+        pass

@@ -3,8 +3,7 @@
 import dataclasses
 import gc
 import hashlib
-import math
-import zlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,47 +14,14 @@ from torchvision.ops import box_iou
 from pseudo_ris.config import CutlerConfig
 from pseudo_ris.images import decode_image, read_bytes
 from pseudo_ris.masks.box_coding import clip, decode
-from pseudo_ris.masks.cascade_rcnn import ARCHITECTURES, CascadeMaskRCNN
 from pseudo_ris.masks.cutler import Cutler
 from pseudo_ris.masks.roi_heads import DELTA_WEIGHTS
+from pseudo_ris.random_weights import random_tensor
 
 GOLDEN = Path(__file__).parent / "golden" / "cutler"
 EXPECTED = {"rgb": "expected_0.npz", "bgr": "expected_0_bgr.npz"}
 SETTINGS = CutlerConfig(architecture="resnet50_fpn", score_threshold=0.5, shortest_edge=800, longest_edge=1333)
-CLASS_BIAS = {0: (-2.5, 0.0), 1: (-1.7, 0.0), 2: (0.4, 0.0)}
-GAINS = {
-    "conv3": 0.5,
-    "shortcut": 0.7,
-    "fpn_lateral2": 0.7,
-    "fpn_lateral3": 0.7,
-    "fpn_lateral4": 0.7,
-    "fpn_lateral5": 0.7,
-    "fpn_output2": 0.25,
-    "fpn_output3": 0.15,
-    "fpn_output4": 0.8,
-    "fpn_output5": 2.0,
-    "anchor_deltas": 0.3,
-    "cls_score": 0.5,
-    "bbox_pred": 0.7,
-    "deconv": 2.0,
-    "predictor": 2.0,
-}
 NEAR_TIE = 1e-3
-
-
-def reproducible_tensor(name, like):
-    """The golden weights' tensor of this name; only the name and the shape matter."""
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros_like(like)
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    z = torch.randn(like.shape, generator=generator)
-    layer, kind = name.split(".")[-2:]
-    if layer == "norm":
-        return {"weight": 1 + 0.1 * z, "bias": 0.1 * z, "running_mean": 0.1 * z, "running_var": 1 + 0.25 * z.abs()}[kind]
-    if kind == "bias":
-        stage = name.split(".")[-3]
-        return torch.tensor(CLASS_BIAS[int(stage)]) if layer == "cls_score" else 0.05 * z
-    return z * (GAINS.get(layer, 1.0) * math.sqrt(2 / math.prod(like.shape[1:])))
 
 
 def decode_rle(counts, height, width):
@@ -86,10 +52,15 @@ def image():
 
 
 @pytest.fixture(scope="module")
-def model():
-    built = CascadeMaskRCNN(ARCHITECTURES["resnet50_fpn"])
-    built.load_state_dict({name: reproducible_tensor(name, value) for name, value in built.state_dict().items()})
-    yield built.eval()
+def model(tmp_path_factory):
+    """The detector as CutLER's checkpoint gives it: a file {"model": tensors by detectron2's names}."""
+    path = tmp_path_factory.mktemp("cutler") / "cutler.pth"
+    names = json.loads((GOLDEN / "manifest.json").read_text())["tensors"]
+    tensors = {entry["name"]: torch.zeros(entry["shape"], dtype=getattr(torch, entry["dtype"])) for entry in names}
+    torch.save({"model": {name: random_tensor("cutler", name, like) for name, like in tensors.items()}}, path)
+    config = dataclasses.replace(SETTINGS, weights=str(path))
+    yield Cutler.from_config(config, "cpu").model
+    path.unlink()
     gc.collect()
 
 
@@ -152,8 +123,10 @@ def test_cascade_stages(case):
 
 
 @pytest.mark.slow
-def test_detections(case, image):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_detections(case, image, threads):
     cutler, expected, _, _ = case
+    torch.set_num_threads(threads)
     found = cutler.detect(image)
     scores = expected["scores"]
     clear = int((scores > SETTINGS.score_threshold + NEAR_TIE).sum())
