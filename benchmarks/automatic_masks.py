@@ -1,7 +1,7 @@
 """Automatic mask generation against segment_anything's SamAutomaticMaskGenerator: same model, same settings, same images.
 
-    python -m benchmarks.automatic_masks                                        the embedded SAM on demo scenes
-    python -m benchmarks.automatic_masks --architecture vit_b --images 1        at full size, with reproducible random weights
+    python benchmarks/automatic_masks.py                                      the embedded SAM on demo scenes
+    python benchmarks/automatic_masks.py --architecture vit_b --images 1      at full size, with reproducible random weights
 
 Each is measured in a fresh process, its first image once beforehand. The demo is run with its own settings on drawn scenes,
 the full sizes with those of configs/default.yaml on a photograph, turned by a quarter for each further image. There, the
@@ -15,7 +15,6 @@ masks are not the same, the exit code is 1.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -23,16 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from common import in_fresh_process, peak_bytes, print_json, print_table
 from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
-from benchmarks.common import in_fresh_process, peak_bytes, print_json, print_table
 from pseudo_ris.config import SamConfig
 from pseudo_ris.masks.automatic_masks import AutomaticMasks, SamMasks
 from pseudo_ris.masks.sam import build_sam
-from pseudo_ris.random_weights import fill_at_random
 from pseudo_ris.weights import ready_model
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.automatic_masks", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", choices=("demo", "vit_b", "vit_l", "vit_h"), default="demo")
     parser.add_argument("--images", type=int, default=4, help="how many (default: 4)")
     parser.add_argument("--longest-edge", type=int, help="resize the images to this; default: as they are, photographs to 640")
@@ -129,27 +126,12 @@ def pictures(architecture: str, count: int, longest_edge: int | None) -> list[np
 
 def measure(name: str, config: SamConfig, images: list[np.ndarray], device: str) -> Measured:
     """Runs one of GENERATORS."""
-    model = random_sam(config.architecture) if config.weights == "random" else ready_model(build_sam, config, "sam")
-    generator = GENERATORS[name](model.to(device), config)
+    generator = GENERATORS[name](ready_model(build_sam, config, "sam").to(device), config)
     before = peak_bytes()
     generator(images[0])
     start = time.perf_counter()
     found = [generator(image) for image in images]
     return Measured((time.perf_counter() - start) / len(images), peak_bytes(), before, found)
-
-
-def random_sam(architecture: str) -> Sam:
-    """SAM with reproducible random weights.
-
-    Cross-attention is weakened until its logits are near 1, as in self-attention. Random logits of several hundred would make
-    the masks depend on the last bits of every sum, which no trained model's do.
-    """
-    model = fill_at_random(build_sam(architecture), "sam")
-    with torch.no_grad():
-        for name, weight in model.mask_decoder.transformer.named_parameters():
-            if "attn_" in name and weight.ndim == 2:
-                weight /= weight.std() * math.sqrt(weight.shape[1])
-    return model
 
 
 class Reference:

@@ -90,7 +90,8 @@ def _batch_norm(parameter: str, z: torch.Tensor) -> torch.Tensor:
 def _transformer(name: str, z: torch.Tensor) -> torch.Tensor:
     if name.endswith("bias"):
         return 0.05 * z
-    if "emb" in name or "token" in name or name.endswith("query"):
+    table = name.removesuffix(".weight")
+    if table.endswith(("embedding", "embed", "emb", "token", "tokens", "query")) or "point_embeddings" in table:
         return z
     if z.ndim == 1:
         return 1 + 0.1 * z

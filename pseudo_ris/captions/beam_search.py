@@ -79,7 +79,7 @@ def _search_chunk(captioner: CocaCaptioner, images: CocaImages, beams: int, deco
     for length in range(2, decoding.max_length + 1):
         last = decoder.step(_tensor([beam.ids[-1] for beam in search], device), _tensor([beam.row for beam in search], device))
         own = _tensor(live, device).repeat_interleave(beams)[:, None]
-        logits = last.values[last.cells.gather(1, own)[:, 0]] @ captioner.projection
+        logits = captioner.layers.project(last.values[last.cells.gather(1, own)[:, 0]])
         if length <= decoding.min_length:
             logits[:, captioner.end] = -torch.inf
         totals = logits + torch.tensor([[beam.total] for beam in search], device=device)

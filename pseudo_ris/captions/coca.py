@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import open_clip
@@ -13,6 +14,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import nn
 from torch.nn.functional import linear, normalize
 
+from pseudo_ris.captions.layers import DecodingLayers
 from pseudo_ris.config import CocaConfig
 from pseudo_ris.device import in_precision
 from pseudo_ris.errors import UserError
@@ -105,6 +107,11 @@ class CocaCaptioner:
         """Side of the crops, in pixels."""
         size = self.model.visual.image_size
         return size if isinstance(size, int) else size[0]
+
+    @cached_property
+    def layers(self) -> DecodingLayers:
+        """What decoding multiplies with. Made at the first use; weights must not change after that."""
+        return DecodingLayers(self.model.text, self.model.text_decoder)
 
     @property
     def projection(self) -> torch.Tensor:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
+from pseudo_ris.captions.layers import Block
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class PrefixDecoder:
     """
 
     def __init__(self, captioner: CocaCaptioner, images: CocaImages, viewers: torch.Tensor, length: int) -> None:
-        text, decoder = captioner.model.text, captioner.model.text_decoder
         rows, crops = viewers.shape
-        self._text, self._decoder = text, decoder
+        self._text, self._layers = captioner.model.text, captioner.layers
         self._vocabulary, self._pad = captioner.vocabulary, captioner.pad
         self._image_keys = captioner.image_keys(images)
         # The decoder's first self-attention has not met the image yet, so it belongs to the prefix, not to the cell.
-        self._prefix_blocks = [*text.transformer.resblocks, decoder.resblocks[0]]
-        self._prefix_caches = [KeyCache(block, rows, length) for block in self._prefix_blocks]
-        self._cell_caches = [KeyCache(block, int(viewers.sum()), length) for block in decoder.resblocks[1:]]
+        prefix_blocks, cell_blocks = [*self._layers.text_tower, self._layers.own[0]], self._layers.own[1:]
+        like, cells = images.embeddings, int(viewers.sum())
+        self._prefix_caches = [KeyCache(like, rows, block.heads, length) for block in prefix_blocks]
+        self._cell_caches = [KeyCache(like, cells, block.heads, length) for block in cell_blocks]
         # Before the first token all rows share the empty prefix 0, and a crop's number is that of its cell.
         self._length = 0
         self._viewers = viewers
@@ -98,25 +98,22 @@ class PrefixDecoder:
         hidden = self._text.token_embedding(token) + self._text.positional_embedding[self._length]
         mask = None if self._visible.all() else self._visible[:, None, None]
         self._visible = torch.cat([self._visible, (token != self._pad)[:, None]], 1)
-        for number, (block, cache) in enumerate(zip(self._prefix_blocks, self._prefix_caches, strict=True)):
-            in_text_tower = number < len(self._prefix_blocks) - 1
-            hidden = _self_attention(block, hidden, cache, self._length, mask if in_text_tower else None)
-            hidden = _feed_forward(block, hidden)
-        return hidden
+        *text_caches, decoder_cache = self._prefix_caches
+        for block, cache in zip(self._layers.text_tower, text_caches, strict=True):
+            hidden = _self_attention(block, hidden, cache, self._length, mask)
+        return _self_attention(self._layers.own[0], hidden, decoder_cache, self._length, None)
 
     def _read_cells(self, text: torch.Tensor, needed: torch.Tensor) -> torch.Tensor:
         """Hidden states [cells, width] after the rest of the decoder. text: what `_read_prefixes` returns."""
         crop, prefix = needed.nonzero(as_tuple=True)
         slots = int(needed.sum(1).max())
         places = crop * slots + needed.cumsum(1)[crop, prefix] - 1
-        hidden = text[prefix]
-        for number, (block, look) in enumerate(zip(self._decoder.resblocks, self._decoder.cross_attn, strict=True)):
-            if number:
-                hidden = _self_attention(block, hidden, self._cell_caches[number - 1], self._length, None)
-                hidden = _feed_forward(block, hidden)
-            hidden = _cross_attention(look, hidden, places, slots, *self._image_keys[number])
-            hidden = _feed_forward(look, hidden)
-        return self._decoder.ln_final(hidden)
+        hidden = _cross_attention(self._layers.cross[0], text[prefix], places, slots, *self._image_keys[0])
+        later = zip(self._layers.own[1:], self._cell_caches, self._layers.cross[1:], self._image_keys[1:], strict=True)
+        for own, cache, cross, keys in later:
+            hidden = _self_attention(own, hidden, cache, self._length, None)
+            hidden = _cross_attention(cross, hidden, places, slots, *keys)
+        return self._layers.norm(hidden)
 
 
 class KeyCache:
@@ -125,10 +122,8 @@ class KeyCache:
     Written in place: a step that neither ends nor branches a row copies nothing.
     """
 
-    def __init__(self, block: nn.Module, entries: int, length: int) -> None:
-        attention = block.attn
-        shape = (2, entries, attention.num_heads, length, attention.head_dim)
-        self._pairs = attention.in_proj_weight.new_empty(shape)
+    def __init__(self, like: torch.Tensor, entries: int, heads: int, length: int) -> None:
+        self._pairs = like.new_empty(2, entries, heads, length, like.shape[-1] // heads)
 
     def follow(self, parents: torch.Tensor, length: int) -> None:
         """Gives each entry the first `length` positions of the entry it continues. parents: int64 [entries']."""
@@ -153,35 +148,27 @@ def _follow(caches: list[KeyCache], parents: torch.Tensor, length: int) -> None:
 
 
 def _self_attention(
-    block: nn.Module, hidden: torch.Tensor, cache: KeyCache, position: int, mask: torch.Tensor | None
+    block: Block, hidden: torch.Tensor, cache: KeyCache, position: int, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """The new position of a pre-norm self-attention, residual included: hidden [entries, width].
+    """A self-attention block for the new position: hidden [entries, width].
 
     mask: bool [entries, 1, 1, position + 1], positions that may be looked at, or None for all.
     """
-    attention = block.attn
-    projected = linear(block.ln_1(hidden), attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = projected.unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
+    query, key, value = block.project_in(block.norm(hidden)).unflatten(-1, (3, block.heads, -1)).unbind(1)
     mixed = scaled_dot_product_attention(query[:, :, None], *cache.append(key, value, position), attn_mask=mask)
-    return hidden + block.ls_1(attention.out_proj(mixed.flatten(1)))
+    return block.finish(hidden, mixed.flatten(1))
 
 
 def _cross_attention(
-    block: nn.Module, hidden: torch.Tensor, places: torch.Tensor, slots: int, keys: torch.Tensor, values: torch.Tensor
+    block: Block, hidden: torch.Tensor, places: torch.Tensor, slots: int, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
-    """Pre-norm cross-attention, residual included: hidden [cells, width].
+    """A cross-attention block for the new position: hidden [cells, width].
 
     places: int64 [cells], crop * slots + slot: all cells of a crop look at it together. keys, values: [crops, heads, tokens,
     head width].
     """
-    attention = block.attn
-    width = hidden.shape[-1]
-    query = linear(block.ln_1(hidden), attention.in_proj_weight[:width], attention.in_proj_bias[:width])
-    by_crop = query.new_zeros(len(keys) * slots, width).index_copy(0, places, query)
-    by_crop = by_crop.view(len(keys), slots, attention.num_heads, -1).transpose(1, 2)
-    mixed = scaled_dot_product_attention(by_crop, keys, values).transpose(1, 2).reshape(-1, width)
-    return hidden + block.ls_1(attention.out_proj(mixed[places]))
-
-
-def _feed_forward(block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    return hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
+    query = block.project_in(block.norm(hidden))
+    by_crop = query.new_zeros(len(keys) * slots, query.shape[1]).index_copy(0, places, query)
+    by_crop = by_crop.view(len(keys), slots, block.heads, -1).transpose(1, 2)
+    mixed = scaled_dot_product_attention(by_crop, keys, values).transpose(1, 2).reshape(-1, query.shape[1])
+    return block.finish(hidden, mixed[places])

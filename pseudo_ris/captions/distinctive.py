@@ -169,7 +169,7 @@ def _draw_step(
     """The next tokens, int64 [active], of the chunk's rows `active`, int64, whose hidden states are `last`."""
     target, weights = chunk.target[active], chunk.weights[active]
     own, row_of_own = last.cells.gather(1, target[:, None])[:, 0].unique(return_inverse=True)
-    logits = last.values[own] @ captioner.projection
+    logits = captioner.layers.project(last.values[own])
     if step + 1 < decoding.min_length:
         logits[:, captioner.end] = -torch.inf
     mixed = torch.einsum("rc,rcw->rw", weights, last.values[last.cells])
@@ -180,7 +180,7 @@ def _draw_step(
         if alike:
             of_rule, z = [rows[place] for place in alike], logits[row_of_own[alike]]
             support = choose_support(z, [row.strategy for row in of_rule], decoding.min_token_probability)
-            q = token_weights(z, mixed[alike], captioner.projection, support, captioner.end)
+            q = token_weights(captioner, z, mixed[alike], support)
             tokens[alike] = draw(of_rule, step, q)
     return tokens
 

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from pseudo_ris.captions.coca import CocaCaptioner
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -69,20 +71,20 @@ def _sort(logits: torch.Tensor) -> torch.Tensor:
 
 
 def token_weights(
-    logits: torch.Tensor, mixed: torch.Tensor, projection: torch.Tensor, support: torch.Tensor, end: int
+    captioner: CocaCaptioner, logits: torch.Tensor, mixed: torch.Tensor, support: torch.Tensor
 ) -> torch.Tensor:
-    """`step_distribution` for distractors that are not projected yet.
+    """`step_distribution` on the whole vocabulary, for distractors that are not projected yet.
 
-    mixed: the weighted sum of the distractors' last hidden states, float [R, width]; as the projection is linear and without
-    bias, it is also that of their logits, `mixed @ projection`. projection: float [width, V].
+    mixed: the weighted sum of the distractors' last hidden states, float [R, width]; the projection is linear and without bias,
+    so it gives the weighted sum of their logits: one projection a row for any number of distractors.
     """
     size = int(support.sum(1).max())
     if size > COLUMNS_SHARE * logits.shape[1]:
-        is_end = torch.arange(logits.shape[1], device=logits.device) == end
-        return step_distribution(logits, mixed @ projection, support, is_end)
+        is_end = torch.arange(logits.shape[1], device=logits.device) == captioner.end
+        return step_distribution(logits, captioner.layers.project(mixed), support, is_end)
     tokens = logits.topk(size, dim=1).indices  # the support, as it is made of the most likely tokens
-    opposition = torch.einsum("rw,rkw->rk", mixed, projection.T[tokens])
-    q = step_distribution(logits.gather(1, tokens), opposition, support.gather(1, tokens), tokens == end)
+    opposition = torch.einsum("rw,rkw->rk", mixed, captioner.projection.T[tokens])
+    q = step_distribution(logits.gather(1, tokens), opposition, support.gather(1, tokens), tokens == captioner.end)
     return torch.zeros_like(logits).scatter_(1, tokens, q)
 
 

@@ -8,15 +8,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from automatic_masks import PHOTOGRAPH, Reference
 from PIL import Image
 
-from benchmarks.automatic_masks import PHOTOGRAPH, Reference, random_sam
 from pseudo_ris.config import SamConfig
 from pseudo_ris.device import in_precision
 from pseudo_ris.masks import automatic_masks
 from pseudo_ris.masks.automatic_masks import AutomaticMasks
 from pseudo_ris.masks.prompt_decoder import PromptDecoder
 from pseudo_ris.masks.sam import build_sam
+from pseudo_ris.random_weights import fill_at_random
 from pseudo_ris.weights import ready_model
 
 DEMO = SamConfig()
@@ -102,7 +103,7 @@ def test_equals_segment_anything_with_a_threshold_of_zero(model, scene, off):
 
 @pytest.mark.slow
 def test_equals_segment_anything_at_full_size():
-    model = random_sam("vit_b")
+    model = fill_at_random(build_sam("vit_b"), "sam")
     image = np.array(Image.open(PHOTOGRAPH).convert("RGB").resize((360, 240)))
     config = replace(FEW, points_per_side=4, pred_iou_thresh=0.5, stability_score_thresh=0.7, box_nms_thresh=1.0)
     config = replace(config, min_mask_region_area=0)
