@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+from pseudo_ris.device import peak_host_bytes
 
 Result = TypeVar("Result")
 
@@ -28,10 +27,7 @@ def peak_bytes() -> int:
     """The most memory this process has had so far, with a GPU the most of the GPU's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")  # unlike getrusage's, this peak does not begin with the parent process's
-    if status.is_file() and "VmHWM" in (text := status.read_text()):
-        return int(text.split("VmHWM:")[1].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_host_bytes()
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

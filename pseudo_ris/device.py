@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -40,6 +41,13 @@ def in_precision(model: Model, precision: str, *kept: str) -> Model:
 
 def peak_memory(device: torch.device) -> str:
     """The most memory this process has had so far, for a person: "5.2 GiB", on a GPU "5.2 GiB, GPU 7.9 GiB"."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    host = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
+    host = f"{peak_host_bytes() / 2**30:.1f} GiB"
     return f"{host}, GPU {torch.cuda.max_memory_reserved(device) / 2**30:.1f} GiB" if device.type == "cuda" else host
+
+
+def peak_host_bytes() -> int:
+    """The most host memory this process has had so far."""
+    status = Path("/proc/self/status")  # unlike getrusage's, this peak does not begin with the parent process's
+    if status.is_file() and "VmHWM" in (text := status.read_text()):
+        return int(text.split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

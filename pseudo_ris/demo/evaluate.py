@@ -269,10 +269,10 @@ def table(figures: SceneFigures) -> str:
 def main(argv: Sequence[str]) -> int:
     """The command line. Returns the exit code; raises UserError."""
     parser = argparse.ArgumentParser(prog="python -m pseudo_ris.demo.evaluate", description=__doc__)
-    parser.add_argument("--scenes", type=_positive, default=300, help="scenes to draw (default: 300)")
-    parser.add_argument("--seed", type=_seed, default=0, help="seed of the scenes (default: 0)")
+    parser.add_argument("--scenes", type=positive_number, default=300, help="scenes to draw (default: 300)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the scenes (default: 0)")
     parser.add_argument("--split", choices=("evaluation", "validation"), default="evaluation")
-    parser.add_argument("--workers", type=_positive, default=2, help="processes of one thread each (default: 2)")
+    parser.add_argument("--workers", type=positive_number, default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of .safetensors (default: the embedded ones)")
     options = parser.parse_args(argv)
     started = time.monotonic()
@@ -283,14 +283,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
+def positive_number(text: str) -> int:
+    """A command-line number of 1 or more."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
 
 
-def _seed(text: str) -> int:
+def seed_number(text: str) -> int:
+    """A command-line seed."""
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is outside 0 .. 4294967295")

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from pseudo_ris.cli import FULL_SIZE, STAGES, parse_config, run_recipe
-from pseudo_ris.demo.evaluate import PAPER_THRESHOLD, RECOMMENDED_THRESHOLD, _positive, _seed
+from pseudo_ris.demo.evaluate import PAPER_THRESHOLD, RECOMMENDED_THRESHOLD, positive_number, seed_number
 from pseudo_ris.demo.judge import share, total
 from pseudo_ris.demo.preset_measures import MOSAIC_SIDE, Figures, Settings, Workbench, draw_mosaic
 from pseudo_ris.demo.scenes import Scene, draw_scene
@@ -289,10 +289,10 @@ def summary(measured: dict[str, list[tuple[Figures, ...]]]) -> dict[str, list[di
 def main(argv: Sequence[str]) -> int:
     """The command line. Returns the exit code; raises UserError."""
     parser = argparse.ArgumentParser(prog="python -m pseudo_ris.demo.preset_effects", description=__doc__)
-    parser.add_argument("--scenes", type=_positive, default=100, help="scenes to draw (default: 100)")
-    parser.add_argument("--seed", type=_seed, default=0, help="seed of the scenes (default: 0)")
+    parser.add_argument("--scenes", type=positive_number, default=100, help="scenes to draw (default: 100)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the scenes (default: 0)")
     parser.add_argument("--split", choices=("evaluation", "validation"), default="evaluation")
-    parser.add_argument("--workers", type=_positive, default=2, help="processes of one thread each (default: 2)")
+    parser.add_argument("--workers", type=positive_number, default=2, help="processes of one thread each (default: 2)")
     options = parser.parse_args(argv)
     started = time.monotonic()
     measured = measure(options.split, options.seed, options.scenes, options.workers)

@@ -40,13 +40,14 @@ def match_masks(
     the CutLER mask keeps its own pixels.
 
     Without deduplication everybody gets their choice, so that one SAM mask may stand for several objects (the paper).
-    With it, no two results show the same object (their SAM masks' IoU is below `SAME_OBJECT_IOU`):
+    With it, no two results show the same object (the IoU of their masks is below `SAME_OBJECT_IOU`):
 
     1. Choices are granted in order of their IoU, so a contested SAM mask goes to the CutLER mask it fits best.
     2. A CutLER mask that was refused may still be another object, for example a part of the first. It gets another SAM
        mask if one fits it with an IoU of at least `SAME_OBJECT_IOU` and `min_iou`, again the best fits first. So does one
        that gave up its choice.
-    3. The rest are duplicates and left out; so are CutLER masks with their own pixels that show a granted object.
+    3. The rest are duplicates and left out; so are CutLER masks with their own pixels that show a granted object, or that of
+       an earlier one with its own pixels.
 
     Args:
         cutler_masks: bool [n, H, W].
@@ -63,11 +64,11 @@ def match_masks(
     fits = overlaps / np.maximum(cutlers.areas[:, None] + sams.areas - overlaps, 1)
     choices = _choices(overlaps, fits, rule, min_iou)
     granted = _grant(choices, fits, sams, min_iou) if deduplicate else {c: s for c, s in enumerate(choices) if s is not None}
-    taken = list(granted.values())
+    unmatched = [cutler for cutler, choice in enumerate(choices) if choice is None and cutler not in granted]
+    kept = _new_objects(unmatched, cutlers, fits[:, list(granted.values())]) if deduplicate else unmatched
     return tuple(
         Match(cutler, granted.get(cutler), float(fits[cutler, granted[cutler]]) if cutler in granted else 0.0)
-        for cutler, choice in enumerate(choices)
-        if cutler in granted or (choice is None and not (deduplicate and (fits[cutler, taken] >= SAME_OBJECT_IOU).any()))
+        for cutler in sorted([*granted, *kept])
     )
 
 
@@ -103,3 +104,13 @@ def _grant(choices: list[int | None], fits: np.ndarray, sams: PackedMasks, min_i
     offer([(cutler, sam) for cutler, sam in enumerate(choices) if sam is not None])
     offer([(int(cutler), int(sam)) for cutler, sam in np.argwhere(fits >= max(SAME_OBJECT_IOU, min_iou))])
     return granted
+
+
+def _new_objects(unmatched: list[int], cutlers: PackedMasks, fits_of_granted: np.ndarray) -> list[int]:
+    """The CutLER masks among `unmatched` that show no object that is shown already. fits_of_granted: IoU [n, granted]."""
+    kept: list[int] = []
+    for cutler in unmatched:
+        likeness = np.concatenate([fits_of_granted[cutler], iou_with(cutlers, cutler, cutlers)[kept]])
+        if not (likeness >= SAME_OBJECT_IOU).any():
+            kept.append(cutler)
+    return kept

@@ -47,7 +47,11 @@ def slow_match(cutlers, sams, rule, deduplicate, min_iou):
                 continue
             taken[best[0]] = best[1]
     shown = [sams[j] for j in taken.values()]
-    kept = {i: None for i in free if i not in taken and all(slow_iou(cutlers[i], sam) < SAME_OBJECT_IOU for sam in shown)}
+    kept = {}
+    for i in sorted(set(free) - set(taken)):
+        if all(slow_iou(cutlers[i], mask) < SAME_OBJECT_IOU for mask in shown):
+            kept[i] = None
+            shown.append(cutlers[i])
     return {**kept, **taken}
 
 
