@@ -2,14 +2,14 @@
 
     python benchmarks/decode.py --masks 4 --length 30 --threads 1 --model coca_ViT-B-32
 
-Both sample with the ten strategies of the release (top-k 5, 7, 9, 11, 13, top-p 0.4 ... 0.8, no bound on single tokens, at least
-five tokens) from the same crops, noise and reproducible random weights. The straightforward implementation runs open_clip's own
-modules on the whole prefix with all viewers at every step and projects every position onto the whole vocabulary; crops are
-encoded beforehand for both. In fp32 equal tokens are asserted. Each runs in a fresh process.
+Both sample with the ten strategies of the release (top-k 5, 7, 9, 11, 13, top-p 0.4 ... 0.8, no bound on single tokens, at
+least five tokens) from the same crops, noise and reproducible random weights. The straightforward implementation runs
+open_clip's own modules on the whole prefix with all viewers at every step and projects every position onto the vocabulary.
+Crops are encoded beforehand for both. In fp32 equal tokens are asserted. Each runs in a fresh process.
 
 The last line is one JSON object. `ratio` is of seconds: on a CPU those of the process's CPU time, on a GPU those of the clock.
-`gemm_share` is the share of the machine's rate for large square matrix products, measured in the same process and precision, that
-our decoding reaches when only the multiplications that cannot be avoided are counted (`necessary_flop`):
+`gemm_share` is the share of the machine's rate for large square matrix products, measured in the same process and precision,
+that our decoding reaches when only the multiplications that cannot be avoided are counted (`necessary_flop`):
 
 - keys and values of the decoder's cross-attentions: once a crop;
 - the text tower and the decoder's first self-attention block: once a distinct prefix, its last position only;
@@ -17,10 +17,11 @@ our decoding reaches when only the multiplications that cannot be avoided are co
 - attention: queries of that position times the keys it sees, and the same again for the values;
 - the projection: the target's last position, once a distinct prefix and target.
 
-Not counted: the distractors' projection onto the support (few columns, or too many to be called necessary), everything that is no
-matrix product, and drawing. With `--precision bf16` the straightforward implementation stays in fp32, and instead of the assertion
-the JSON has `equal_tokens`, the share of equal draws after the same prefix, and `probability_shift`, half the sum of absolute
-differences of the two weights of the next token (normalised), its mean over all steps.
+Not counted: the distractors' projection onto the support (few columns, or too many to be called necessary), everything that is
+no matrix product, and drawing. With `--precision bf16` the straightforward implementation stays in fp32 (see
+`--reference-precision`). Instead of the assertion the JSON then has `equal_tokens`, the share of equal draws after the same
+prefix, and `probability_shift`, half the sum of absolute differences of the two weights of the next token, each brought to the
+sum 1, in the mean over all draws.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ import torch
 from common import in_fresh_process, peak_bytes, print_json, print_table
 
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
-from pseudo_ris.captions.distinctive import Row, distractor_weights, keyed_draw, sample, sampled_rows
+from pseudo_ris.captions.distinctive import distractor_weights, keyed_draw, sample, sampled_rows
 from pseudo_ris.captions.noise import token_uniform
+from pseudo_ris.captions.sampling import Row
 from pseudo_ris.config import CocaConfig, DecodingConfig
 from pseudo_ris.device import pick_device
 
@@ -108,9 +110,7 @@ def sample_whole_prefixes(captioner: CocaCaptioner, images: CocaImages, rows: li
         q = (target - opposition).masked_fill(~support, -torch.inf).softmax(1)
         q[:, captioner.end] = plain[:, captioner.end]
         q = torch.where((q > 0).any(1, keepdim=True), q, plain).double()
-        uniforms = [
-            token_uniform(decoding.seed, IMAGE_ID, row.seg_id, row.crop_set, row.strategy.name, step) for row in rows
-        ]
+        uniforms = [token_uniform(decoding.seed, IMAGE_ID, row.seg_id, row.crop_set, row.strategy.name, step) for row in rows]
         shares = q.cumsum(1) / q.sum(1, keepdim=True)
         token = (shares < torch.tensor(uniforms, dtype=torch.float64, device=device)[:, None]).sum(1)
         ids = torch.cat([ids, token.masked_fill(ended, captioner.pad)[:, None]], 1)

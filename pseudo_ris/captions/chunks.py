@@ -54,4 +54,8 @@ def entry_bytes(captioner: CocaCaptioner, images: CocaImages, length: int) -> tu
     decoder_layers = len(captioner.model.text_decoder.resblocks)
     prefix_layers = len(captioner.model.text.transformer.resblocks) + 1
     pair = 2 * images.embeddings[0, 0].nbytes
-    return prefix_layers * length * pair, (decoder_layers - 1) * length * pair, decoder_layers * images.embeddings.shape[1] * pair
+    return (
+        prefix_layers * length * pair,
+        (decoder_layers - 1) * length * pair,
+        decoder_layers * images.embeddings.shape[1] * pair,
+    )

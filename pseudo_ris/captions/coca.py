@@ -37,19 +37,25 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class CocaImages:
     """What decoding needs of B crops.
 
     latents: float32 [B, D], L2-normalised image latents; their products are the similarities a_ij.
     embeddings: [B, tokens, width], the crop tokens that the decoder looks at, in the model's precision.
+    keys: for each decoder layer the keys and values of its cross-attention, each [B, heads, tokens, width / heads], or None
+        while nobody has asked for them (see `CocaCaptioner.image_keys`). They are many times as large as the embeddings.
     """
 
     latents: torch.Tensor
     embeddings: torch.Tensor
+    keys: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def select(self, crops: torch.Tensor) -> CocaImages:
-        """Some of them. crops: int64 [C]."""
+        """Some of them, distinct and in ascending order. crops: int64 [C]. Fewer than all have their keys to themselves."""
+        if len(crops) == len(self.latents):
+            return self
+        self.keys = None
         return CocaImages(self.latents[crops], self.embeddings[crops])
 
 
@@ -130,8 +136,10 @@ class CocaCaptioner:
 
     @torch.inference_mode()
     def image_keys(self, images: CocaImages) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each decoder layer the keys and values of its cross-attention, each [B, heads, tokens, width / heads]."""
-        return [_image_keys(block, images.embeddings) for block in self.model.text_decoder.cross_attn]
+        """`images.keys`, filled in when they are asked for first."""
+        if images.keys is None:
+            images.keys = [_image_keys(block, images.embeddings) for block in self.model.text_decoder.cross_attn]
+        return images.keys
 
     def decode_text(self, ids: Sequence[int]) -> str:
         """Token ids -> text with single spaces; start, end and pad tokens are left out."""

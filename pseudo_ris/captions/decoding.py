@@ -32,7 +32,7 @@ class PrefixDecoder:
     """Reads the prefixes of R rows with the crops in `images`, one token at a time.
 
     viewers: bool [R, crops], the crops each row is read with. length: tokens of the longest prefix that will be read.
-    Its caches are allocated once, for R prefixes and as many cells as there are viewers; see `chunks.row_bytes`.
+    Its caches are allocated once, for R prefixes and as many cells as there are viewers; see `chunks.entry_bytes`.
     """
 
     def __init__(self, captioner: CocaCaptioner, images: CocaImages, viewers: torch.Tensor, length: int) -> None:
@@ -58,7 +58,7 @@ class PrefixDecoder:
         """Appends one token to each row and reads it.
 
         tokens: int64 [R'], the new tokens. parents: int64 [R'], the previous step's row each new row continues, so that
-        rows can end (left out) or branch (named more than once); together they need no more prefixes and cells than at first.
+        rows can end (left out) or branch (named more than once). They never need more prefixes and cells than at first.
         """
         extended = self._prefix_of_row[parents] * self._vocabulary + tokens
         distinct, self._prefix_of_row = extended.unique(return_inverse=True)
@@ -92,8 +92,8 @@ class PrefixDecoder:
     def _read_prefixes(self, token: torch.Tensor) -> torch.Tensor:
         """Hidden states [prefixes, width] of the new tokens after the blocks that do not see the image.
 
-        open_clip's CoCa hides the position after a pad token, id 0, from its text tower (meant for the pad token itself, but off
-        by one, and the released weights were trained with it). Only a beam that picks id 0 as a word ever notices.
+        open_clip's CoCa hides the position after a pad token, id 0, from its text tower (meant for the pad token itself, but
+        off by one, and the released weights were trained with it). Only a beam that picks id 0 as a word ever notices.
         """
         hidden = self._text.token_embedding(token) + self._text.positional_embedding[self._length]
         mask = None if self._visible.all() else self._visible[:, None, None]
@@ -123,28 +123,31 @@ class KeyCache:
     """
 
     def __init__(self, like: torch.Tensor, entries: int, heads: int, length: int) -> None:
-        self._pairs = like.new_empty(2, entries, heads, length, like.shape[-1] // heads)
+        self._heads = heads
+        self._pairs = like.new_empty(entries, length, 2 * like.shape[-1])
 
-    def follow(self, parents: torch.Tensor, length: int) -> None:
-        """Gives each entry the first `length` positions of the entry it continues. parents: int64 [entries']."""
-        past = self._pairs[:, :, :, :length]
-        past[:, : len(parents)] = past.index_select(1, parents)
+    def follow(self, entries: torch.Tensor, parents: torch.Tensor, length: int) -> None:
+        """Gives some entries the first `length` positions of the entries they continue. Both int64 [moved]."""
+        past = self._pairs[:, :length].flatten(1)
+        past.index_copy_(0, entries, past.index_select(0, parents))
 
-    def append(self, key: torch.Tensor, value: torch.Tensor, position: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stores a position's key and value, both [entries', heads, head width].
+    def append(self, pairs: torch.Tensor, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stores a position's keys and values, side by side in [entries', 2 * width].
 
         Returns those of all positions so far, each [entries', heads, position + 1, head width].
         """
-        keys, values = self._pairs[:, : len(key), :, : position + 1]
-        keys[:, :, position], values[:, :, position] = key, value
+        self._pairs[: len(pairs), position] = pairs
+        past = self._pairs[: len(pairs), : position + 1].unflatten(-1, (2, self._heads, -1))
+        keys, values = past.permute(2, 0, 3, 1, 4)
         return keys, values
 
 
 def _follow(caches: list[KeyCache], parents: torch.Tensor, length: int) -> None:
-    """`KeyCache.follow` for all of them, unless every entry continues itself."""
-    if length and not torch.equal(parents, torch.arange(len(parents), device=parents.device)):
+    """Moves the past of every entry that does not continue itself. parents: int64 [entries']."""
+    moved = (parents != torch.arange(len(parents), device=parents.device)).nonzero()[:, 0]
+    if length and len(moved):
         for cache in caches:
-            cache.follow(parents, length)
+            cache.follow(moved, parents[moved], length)
 
 
 def _self_attention(
@@ -154,8 +157,10 @@ def _self_attention(
 
     mask: bool [entries, 1, 1, position + 1], positions that may be looked at, or None for all.
     """
-    query, key, value = block.project_in(block.norm(hidden)).unflatten(-1, (3, block.heads, -1)).unbind(1)
-    mixed = scaled_dot_product_attention(query[:, :, None], *cache.append(key, value, position), attn_mask=mask)
+    width = hidden.shape[-1]
+    query, pairs = block.project_in(block.norm(hidden)).split([width, 2 * width], -1)
+    query = query.unflatten(-1, (block.heads, 1, -1))
+    mixed = scaled_dot_product_attention(query, *cache.append(pairs, position), attn_mask=mask)
     return block.finish(hidden, mixed.flatten(1))
 
 

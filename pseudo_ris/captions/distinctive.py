@@ -6,8 +6,7 @@ The target's logits choose the support, the distractors' are subtracted on it, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,29 +15,12 @@ from pseudo_ris.captions.beam_search import beam_search
 from pseudo_ris.captions.chunks import in_chunks
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.crops import CROP_SETS, cut_crops
-from pseudo_ris.captions.decoding import LastHidden, PrefixDecoder
 from pseudo_ris.captions.noise import draw_tokens, token_uniform
-from pseudo_ris.captions.support import Strategy, choose_support, token_weights
+from pseudo_ris.captions.sampling import ChunkSampler, Draw, Row, read_with
+from pseudo_ris.captions.support import Strategy
 from pseudo_ris.config import CropConfig, DecodingConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.records import Candidate
-
-# Bounds memory only: rows projected onto the vocabulary together.
-ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Row:
-    """One candidate in the making. crop: its target's place among the crops that are decoded together."""
-
-    crop: int
-    crop_set: str
-    seg_id: int
-    strategy: Strategy
-
-
-# (rows, step, q [rows, V]) -> tokens int64 [rows]
-Draw = Callable[[Sequence[Row], int, torch.Tensor], torch.Tensor]
 
 
 def write_candidates(
@@ -104,85 +86,15 @@ def sample(
     """
     if not rows:
         return []
-    weights = crop_weights(images.latents, rows, decoding)
     target = torch.tensor([row.crop for row in rows], device=captioner.device)
-    weights = weights[target]
-    viewers = (weights != 0).scatter(1, target[:, None], True)
+    weights = crop_weights(images.latents, rows, decoding)[target]
 
     def sample_chunk(part: slice, crops: torch.Tensor) -> list[list[int]]:
-        chunk = Chunk(rows[part], images.select(crops), torch.searchsorted(crops, target[part]), weights[part][:, crops])
-        return _sample_chunk(captioner, chunk, viewers[part][:, crops], decoding, draw)
+        place = torch.searchsorted(crops, target[part])
+        chunk = ChunkSampler(captioner, images.select(crops), rows[part], place, weights[part][:, crops], decoding, draw)
+        return chunk.captions()
 
-    return in_chunks(captioner, images, viewers, 1, decoding.max_length, sample_chunk)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Rows that are decoded together.
-
-    images: the crops they are read with. target: each row's target among these, int64 [R]. weights: how much each crop's logits
-    count against each row's target, float [R, crops].
-    """
-
-    rows: Sequence[Row]
-    images: CocaImages
-    target: torch.Tensor
-    weights: torch.Tensor
-
-
-def _sample_chunk(
-    captioner: CocaCaptioner, chunk: Chunk, viewers: torch.Tensor, decoding: DecodingConfig, draw: Draw
-) -> list[list[int]]:
-    """`sample` for the rows of a chunk."""
-    decoder = PrefixDecoder(captioner, chunk.images, viewers, decoding.max_length)
-    ids = [[captioner.start] for _ in chunk.rows]
-    active = torch.arange(len(chunk.rows), device=captioner.device)
-    tokens, parents = torch.full_like(active, captioner.start), active
-    for step in range(decoding.max_length - 2):
-        last = decoder.step(tokens, parents)
-        tokens = torch.cat(
-            [
-                _draw_step(captioner, chunk, LastHidden(last.values, cells), part, step, decoding, draw)
-                for cells, part in zip(last.cells.split(ROWS_AT_ONCE), active.split(ROWS_AT_ONCE), strict=True)
-            ]
-        )
-        for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
-            ids[row].append(token)
-        parents = ((tokens != captioner.end) & (tokens != captioner.pad)).nonzero()[:, 0]
-        active, tokens = active[parents], tokens[parents]
-        if not len(active):
-            break
-    for row in active.tolist():
-        ids[row].append(captioner.end)
-    return ids
-
-
-def _draw_step(
-    captioner: CocaCaptioner,
-    chunk: Chunk,
-    last: LastHidden,
-    active: torch.Tensor,
-    step: int,
-    decoding: DecodingConfig,
-    draw: Draw,
-) -> torch.Tensor:
-    """The next tokens, int64 [active], of the chunk's rows `active`, int64, whose hidden states are `last`."""
-    target, weights = chunk.target[active], chunk.weights[active]
-    own, row_of_own = last.cells.gather(1, target[:, None])[:, 0].unique(return_inverse=True)
-    logits = captioner.layers.project(last.values[own])
-    if step + 1 < decoding.min_length:
-        logits[:, captioner.end] = -torch.inf
-    mixed = torch.einsum("rc,rcw->rw", weights, last.values[last.cells])
-    rows = [chunk.rows[row] for row in active.tolist()]
-    tokens = torch.empty_like(active)
-    for rule in ("top_k", "top_p"):
-        alike = [place for place, row in enumerate(rows) if row.strategy.rule == rule]
-        if alike:
-            of_rule, z = [rows[place] for place in alike], logits[row_of_own[alike]]
-            support = choose_support(z, [row.strategy for row in of_rule], decoding.min_token_probability)
-            q = token_weights(captioner, z, mixed[alike], support)
-            tokens[alike] = draw(of_rule, step, q)
-    return tokens
+    return in_chunks(captioner, images, read_with(target, weights), 1, decoding.max_length, sample_chunk)
 
 
 def crop_weights(latents: torch.Tensor, rows: Sequence[Row], decoding: DecodingConfig) -> torch.Tensor:

@@ -8,17 +8,20 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+# Smaller weights are multiplied in less time than the blocked product takes to get ready for a new number of rows.
+BLOCKED_SIZE = 2**18
+
 
 class Product:
     """x -> x @ weight.T + bias, for a weight [out, in] that stays what it is.
 
-    On a CPU the weight is kept in oneDNN's blocked layout beside the original one. It would otherwise be rearranged at every
-    product, which takes a quarter to half of the time when x has few rows.
+    On a CPU a large weight is kept in oneDNN's blocked layout beside the original one. It would otherwise be rearranged at
+    every product, which takes a quarter to half of the time when x has few rows.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self._weight, self._bias = weight.detach(), None if bias is None else bias.detach()
-        self._blocked = weight.device.type == "cpu" and _can_block(weight.dtype)
+        self._blocked = weight.device.type == "cpu" and weight.numel() >= BLOCKED_SIZE and _can_block(weight.dtype)
         if self._blocked:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), None)
 
@@ -39,8 +42,8 @@ def _can_block(dtype: torch.dtype) -> bool:
 class Block:
     """A pre-norm residual block of open_clip: attention, then two dense layers.
 
-    sees_image: its attention is a cross-attention, whose keys and values come from a crop (see `CocaCaptioner.image_keys`); then
-    `project_in` gives queries only, otherwise queries, keys and values.
+    sees_image: its attention is a cross-attention, whose keys and values come from a crop (see `CocaCaptioner.image_keys`);
+    then `project_in` gives queries only, otherwise queries, keys and values.
     """
 
     def __init__(self, block: nn.Module, sees_image: bool) -> None:

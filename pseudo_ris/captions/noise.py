@@ -23,5 +23,8 @@ def draw_tokens(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     weights: float [R, V], not negative, at least one positive in a row. uniforms: float64 [R] in (0, 1).
     The sums are float64. Returns int64 [R].
     """
-    cumulative = weights.double().cumsum(1)
-    return torch.searchsorted(cumulative / cumulative[:, -1:], uniforms[:, None])[:, 0]
+    # Tokens that no row may take are left out: they change no sum, and there are many of them.
+    taken = (weights > 0).any(0).nonzero()[:, 0]
+    cumulative = weights[:, taken].double().cumsum_(1)
+    cumulative /= cumulative[:, -1:].clone()
+    return taken[torch.searchsorted(cumulative, uniforms[:, None])[:, 0]]

@@ -70,13 +70,11 @@ def _sort(logits: torch.Tensor) -> torch.Tensor:
     return logits.sort(dim=1).values
 
 
-def token_weights(
-    captioner: CocaCaptioner, logits: torch.Tensor, mixed: torch.Tensor, support: torch.Tensor
-) -> torch.Tensor:
+def token_weights(captioner: CocaCaptioner, logits: torch.Tensor, mixed: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
     """`step_distribution` on the whole vocabulary, for distractors that are not projected yet.
 
-    mixed: the weighted sum of the distractors' last hidden states, float [R, width]; the projection is linear and without bias,
-    so it gives the weighted sum of their logits: one projection a row for any number of distractors.
+    logits: z_i, float [R, V]. mixed: float [R, width], which the projection takes to the weighted sum of the z_j. support: bool
+    [R, V]. Returns float [R, V].
     """
     size = int(support.sum(1).max())
     if size > COLUMNS_SHARE * logits.shape[1]:
@@ -98,7 +96,8 @@ def step_distribution(
     raw logits z_i - opposition on the support; but the end token keeps the probability the target alone gives it there, as the
     distractors say nothing about where a caption ends. Where q would be 0 everywhere it is the target's own distribution.
     """
-    plain = logits.masked_fill(~support, -torch.inf).softmax(1)
-    q = (logits - opposition).masked_fill(~support, -torch.inf).softmax(1)
+    outside = ~support
+    plain = logits.masked_fill(outside, -torch.inf).softmax(1)
+    q = (logits - opposition).masked_fill_(outside, -torch.inf).softmax(1)
     q = torch.where(is_end, plain, q)
     return torch.where((q > 0).any(1, keepdim=True), q, plain)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from coca_oracle import END, PAD, START, distribution, random_captioner
 
+from pseudo_ris.captions import sampling, support
 from pseudo_ris.captions.distinctive import sample, sampled_rows
 from pseudo_ris.captions.noise import draw_tokens
 from pseudo_ris.config import DecodingConfig
@@ -36,6 +37,22 @@ def compare(captioner, crops, decoding, crop_sets=("masked",)):
         assert len(ids) <= decoding.max_length
         assert END not in ids[: decoding.min_length]
     return captions
+
+
+@torch.inference_mode()
+def test_distractors_projected_onto_the_support_only(monkeypatch):
+    monkeypatch.setattr(support, "COLUMNS_SHARE", 1)
+    captioner = random_captioner(10)
+    decoding = DecodingConfig(min_token_probability=0, max_length=9, top_k=(3, 7), top_p=(0.4, 0.9))
+    compare(captioner, torch.randn(3, 3, 16, 16), decoding)
+
+
+@torch.inference_mode()
+def test_rows_projected_in_parts(monkeypatch):
+    monkeypatch.setattr(sampling, "ROWS_AT_ONCE", 5)
+    captioner = random_captioner(11)
+    decoding = DecodingConfig(min_token_probability=0, max_length=8, top_k=(3, 7), top_p=(0.4, 0.9))
+    compare(captioner, torch.randn(3, 3, 16, 16), decoding)
 
 
 @pytest.mark.parametrize("calibration", ["mean", "softmax"])

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
+from pseudo_ris.captions import layers
 from pseudo_ris.captions.layers import Product
+
+
+@pytest.fixture(autouse=True, params=[0, layers.BLOCKED_SIZE], ids=["blocked", "plain"])
+def size(request, monkeypatch):
+    monkeypatch.setattr(layers, "BLOCKED_SIZE", request.param)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -1,0 +1,186 @@
+"""Both stages on the 24 demo scenes: images a second, where the time goes, and the ratio to an earlier revision.
+
+    python benchmarks/end_to_end.py --reference af55615          a revision of this repository (default: before faster decoding)
+
+Each stage is run by its script in a fresh process, once with this checkout and once with the files of the reference revision,
+in the same environment. Seconds are those of the stages' own closing lines: without start and imports, with loading the models.
+The last line is one JSON object; `ratio` is of images a second through both stages. How many of the masks and expressions are
+equal stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from common import in_fresh_process, print_json, print_table
+
+ROOT = Path(__file__).parents[1]
+BEFORE = "af55615c73"
+STAGE1 = Path("generate_masks", "cutler_sam_masks.py")
+STAGE2 = Path("generate_pseudo_supervision", "distinctive_caption_generation.py")
+PAIRS = "distinctive_captions_cc3m.csv"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One revision: images made, seconds and peak GiB by stage; the files of masks and pairs it wrote."""
+
+    images: int
+    seconds: dict[str, float]
+    peak_gib: dict[str, float | None] = field(default_factory=dict)
+    masks: dict[str, bytes] = field(default_factory=dict)
+    expressions: list[str] = field(default_factory=list)
+
+
+def checkout(revision: str, folder: Path) -> Path:
+    """The files of a revision in `folder`."""
+    archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True)
+    if archive.returncode:
+        raise SystemExit(f"{revision}: no such revision here; give another by --reference")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+def run_stages(tree: Path, output: Path, threads: int) -> Figures:
+    """Runs both scripts of `tree` on its demo scenes."""
+    masks, pairs = output / "masks", output / "pairs"
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
+    common = ["--images", str(ROOT / "datasets" / "demo" / "images"), "--masks", str(masks)]
+    seconds: dict[str, float] = {}
+    peaks: dict[str, float | None] = {}
+    images = 0
+    for stage, command in {"masks": [STAGE1, *common], "expressions": [STAGE2, *common, "--output", str(pairs)]}.items():
+        shown = subprocess.run(
+            [sys.executable, *map(str, command)], cwd=tree, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+        images, each = re.search(r"(\d+) made, ([\d.]+) s each", shown).groups()
+        images, seconds[stage] = int(images), int(images) * float(each)
+        peak = re.search(r"peak memory ([\d.]+) GiB", shown)
+        peaks[stage] = float(peak[1]) if peak else None
+    written = {path.relative_to(masks).as_posix(): path.read_bytes() for path in sorted(masks.glob("*/*.png"))}
+    return Figures(images, seconds, peaks, written, (pairs / PAIRS).read_text(encoding="utf-8").splitlines())
+
+
+def timed(owner: Any, name: str, step: str, spent: dict[str, float], inner: list[float]) -> None:
+    """Replaces a function by one that adds the time it takes, without that of other timed ones inside it, to `spent[step]`."""
+    function: Callable[..., Any] = getattr(owner, name)
+
+    @wraps(function)
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        inner.append(0.0)
+        started = time.perf_counter()
+        try:
+            return function(*arguments, **options)
+        finally:
+            took = time.perf_counter() - started
+            spent[step] += took - inner.pop()
+            if inner:
+                inner[-1] += took
+
+    setattr(owner, name, wrapper)
+
+
+def profile(threads: int) -> Mapping[str, float]:
+    """Seconds by step of both stages of this checkout; run in a process of its own, whose functions it replaces."""
+    import torch
+
+    import generate_masks.cutler_sam_masks as stage1
+    import generate_pseudo_supervision.distinctive_caption_generation as stage2
+    from pseudo_ris.captions import distinctive
+    from pseudo_ris.captions.coca import CocaCaptioner
+    from pseudo_ris.distinctiveness import score
+    from pseudo_ris.distinctiveness.clip import ClipScorer
+    from pseudo_ris.interchange.parts import PartStore
+    from pseudo_ris.masks import pipeline
+    from pseudo_ris.masks.cutler import Cutler
+    from pseudo_ris.masks.sam import AutomaticSam
+    from pseudo_ris.masks.store import MaskStore
+
+    torch.set_num_threads(threads)
+    spent: dict[str, float] = defaultdict(float)
+    inner: list[float] = []
+    for owner, name, step in (
+        (stage1, "decode_image", "1 decoding images"),
+        (Cutler, "detect", "1 CutLER"),
+        (AutomaticSam, "generate", "1 SAM"),
+        (pipeline, "match_masks", "1 matching"),
+        (MaskStore, "write", "1 writing"),
+        (stage1, "draw_masks", "1 loading models, the rest"),
+        (distinctive, "cut_crops", "2 crops"),
+        (score, "cut_crops", "2 crops"),
+        (CocaCaptioner, "encode", "2 CoCa image encoder"),
+        (distinctive, "beam_search", "2 beam search"),
+        (distinctive, "sample", "2 distinctive sampling"),
+        (ClipScorer, "embed_images", "2 CLIP images"),
+        (ClipScorer, "embed_texts", "2 CLIP texts"),
+        (stage2, "score_candidates", "2 scoring, nouns"),
+        (stage2, "write_candidates", "2 loading models, the rest"),
+        (PartStore, "write", "2 writing"),
+    ):
+        timed(owner, name, step, spent, inner)
+    with tempfile.TemporaryDirectory() as folder:
+        stage1.main(["--masks", f"{folder}/masks"])
+        stage2.main(["--masks", f"{folder}/masks", "--output", f"{folder}/pairs"])
+    return dict(spent)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reference", default=BEFORE, metavar="REVISION")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        reference = run_stages(checkout(options.reference, Path(folder, "tree")), Path(folder, "before"), options.threads)
+        ours = run_stages(ROOT, Path(folder, "now"), options.threads)
+    steps = in_fresh_process(profile, options.threads, threads=options.threads)
+    total = sum(steps.values())
+    print_table(["step", "seconds", "share"], [[step, steps[step], steps[step] / total] for step in sorted(steps)])
+    print_table(
+        ["revision", "images/s", "stage 1, s", "stage 2, s"],
+        [
+            [name, rate(figures), figures.seconds["masks"], figures.seconds["expressions"]]
+            for name, figures in ((options.reference, reference), ("this checkout", ours))
+        ],
+    )
+    print_json(
+        {
+            "benchmark": "end_to_end",
+            "ratio": rate(ours) / rate(reference),
+            "images_per_second": rate(ours),
+            "images_per_second_reference": rate(reference),
+            "seconds": ours.seconds,
+            "seconds_reference": reference.seconds,
+            "peak_gib": ours.peak_gib,
+            "masks": len(ours.masks),
+            "equal_masks": sum(reference.masks.get(name) == data for name, data in ours.masks.items()),
+            "rows": len(ours.expressions) - 1,
+            "equal_rows": len(set(ours.expressions[1:]) & set(reference.expressions[1:])),
+            "threads": options.threads,
+            "reference": options.reference,
+        }
+    )
+
+
+def rate(figures: Figures) -> float:
+    """Images a second through both stages."""
+    return figures.images / sum(figures.seconds.values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Distinctive caption sampling of rows that are decoded together, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
+from pseudo_ris.captions.decoding import LastHidden, PrefixDecoder
+from pseudo_ris.captions.support import Strategy, choose_support, token_weights
+from pseudo_ris.config import DecodingConfig
+
+# Bounds memory only: rows projected onto the vocabulary together.
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate in the making. crop: its target's place among the crops that are sampled together."""
+
+    crop: int
+    crop_set: str
+    seg_id: int
+    strategy: Strategy
+
+
+# (rows, step, q [rows, V]) -> tokens int64 [rows]
+Draw = Callable[[Sequence[Row], int, torch.Tensor], torch.Tensor]
+
+
+def read_with(target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The crops that each row's prefixes are read with, bool [R, crops]: its target and the distractors that count."""
+    return (weights != 0).scatter(1, target[:, None], True)
+
+
+class ChunkSampler:
+    """Samples R rows together.
+
+    images: the crops they are read with. target: each row's target among these, int64 [R]. weights: how much each crop's logits
+    count against each row's target, float [R, crops].
+    """
+
+    def __init__(
+        self,
+        captioner: CocaCaptioner,
+        images: CocaImages,
+        rows: Sequence[Row],
+        target: torch.Tensor,
+        weights: torch.Tensor,
+        decoding: DecodingConfig,
+        draw: Draw,
+    ) -> None:
+        self._captioner, self._decoding, self._draw = captioner, decoding, draw
+        self._rows, self._target, self._weights = rows, target, weights
+        self._decoder = PrefixDecoder(captioner, images, read_with(target, weights), decoding.max_length)
+
+    def captions(self) -> list[list[int]]:
+        """Token ids of every row, from the start token on; see `distinctive.sample`. To be called once."""
+        start, end, pad = self._captioner.start, self._captioner.end, self._captioner.pad
+        ids = [[start] for _ in self._rows]
+        active = torch.arange(len(self._rows), device=self._target.device)
+        tokens, parents = torch.full_like(active, start), active
+        for step in range(self._decoding.max_length - 2):
+            last = self._decoder.step(tokens, parents)
+            tokens = self._next_tokens(last, active, step)
+            for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
+                ids[row].append(token)
+            parents = ((tokens != end) & (tokens != pad)).nonzero()[:, 0]
+            active, tokens = active[parents], tokens[parents]
+            if not len(active):
+                break
+        for row in active.tolist():
+            ids[row].append(end)
+        return ids
+
+    def _next_tokens(self, last: LastHidden, active: torch.Tensor, step: int) -> torch.Tensor:
+        """Draws for the rows `active`, int64 [A], whose prefixes `last` has read: int64 [A]."""
+        drawn = []
+        for places in torch.arange(len(active), device=active.device).split(ROWS_AT_ONCE):
+            numbers = active[places]
+            logits, mixed = self._target_logits(last, places, numbers, step), self._mix_distractors(last, places, numbers)
+            drawn.append(self._draw_by_rule([self._rows[row] for row in numbers.tolist()], step, logits, mixed))
+        return torch.cat(drawn)
+
+    def _target_logits(self, last: LastHidden, places: torch.Tensor, numbers: torch.Tensor, step: int) -> torch.Tensor:
+        """z_i of each row, float [rows, V], with a forbidden end token at -inf. Equal prefixes are projected once."""
+        cells = last.cells[places].gather(1, self._target[numbers, None])[:, 0]
+        distinct, place_of = cells.unique(return_inverse=True)
+        logits = self._captioner.layers.project(last.values[distinct])
+        if step + 1 < self._decoding.min_length:
+            logits[:, self._captioner.end] = -torch.inf
+        return logits[place_of]
+
+    def _mix_distractors(self, last: LastHidden, places: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """Weighted sum of the distractors' hidden states, float [rows, width].
+
+        The projection is linear and without bias, so it gives the weighted sum of the z_j: one projection a row, whatever the
+        number of distractors.
+        """
+        return torch.einsum("rc,rcw->rw", self._weights[numbers], last.values[last.cells[places]])
+
+    def _draw_by_rule(self, rows: list[Row], step: int, logits: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Next tokens, int64 [rows]. Top-k and top-p rows apart: the supports of the first are always small."""
+        tokens = torch.empty(len(rows), dtype=torch.long, device=logits.device)
+        for rule in ("top_k", "top_p"):
+            places = [place for place, row in enumerate(rows) if row.strategy.rule == rule]
+            if places:
+                of_rule, z = [rows[place] for place in places], logits[places]
+                support = choose_support(z, [row.strategy for row in of_rule], self._decoding.min_token_probability)
+                tokens[places] = self._draw(of_rule, step, token_weights(self._captioner, z, mixed[places], support))
+        return tokens
