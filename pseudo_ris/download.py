@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -18,11 +17,9 @@ from pathlib import Path
 
 from pseudo_ris.cli import EXIT_USER_ERROR, run_recipe
 from pseudo_ris.errors import UserError
-from pseudo_ris.files import temporary_name, write_atomic, writing
+from pseudo_ris.files import BLOCK, file_digest, temporary_name, write_atomic, writing
 from pseudo_ris.manifest import CHECKSUMS, WeightsFile, held_checksum, local_path, read_checksums, read_manifest, weights_folder
 from pseudo_ris.transfer import Part, Patience, Source, SourceFailed, fill, hub_page, sources_of
-
-BLOCK = 1 << 20
 
 
 class _WrongContent(Exception):
@@ -166,8 +163,8 @@ def _verify(path: Path, entry: WeightsFile, folder: Path, source: Source | None 
         found = path.stat().st_size
         if size is not None and found != size:
             raise _WrongContent(f"has {found} bytes instead of {size}")
-        sha256 = _digest(path, "sha256")
-        if entry.md5 and not entry.sha256 and (md5 := _digest(path, "md5")) != entry.md5:
+        sha256 = file_digest(path)
+        if entry.md5 and not entry.sha256 and (md5 := file_digest(path, "md5")) != entry.md5:
             raise _WrongContent(f"has the wrong content (md5 {md5} instead of {entry.md5})")
     recorded = None if entry.sha256 else held_checksum(entry, folder)
     if recorded not in (None, sha256):
@@ -179,15 +176,6 @@ def _verify(path: Path, entry: WeightsFile, folder: Path, source: Source | None 
     if published not in (None, sha256):
         raise _WrongContent(f"has the wrong content (sha256 {sha256} instead of {published})")
     return sha256
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _record(target: Path, sha256: str) -> None:

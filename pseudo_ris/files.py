@@ -15,6 +15,7 @@ from typing import Any
 from pseudo_ris.errors import UserError
 
 TEMPORARY_SUFFIX = ".tmp"
+BLOCK = 1 << 20
 
 
 @contextmanager
@@ -81,4 +82,13 @@ def digest(*parts: Any) -> str:
         data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
+    return state.hexdigest()
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hex digest of a file's content, read a block at a time."""
+    state = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            state.update(block)
     return state.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -17,7 +16,7 @@ from torch import nn
 
 from pseudo_ris.config import EMBEDDED_NAME, NOT_IN_RESULTS, RANDOM
 from pseudo_ris.errors import UserError
-from pseudo_ris.files import digest
+from pseudo_ris.files import digest, file_digest
 from pseudo_ris.manifest import WeightsFile, held_checksum, local_path, read_manifest
 from pseudo_ris.open_clip_tags import fetch_tag, tags_of
 from pseudo_ris.random_weights import fill_at_random
@@ -94,11 +93,7 @@ def _checked(entry: WeightsFile, kind: str, config: ModelConfig) -> Path:
 @cache
 def fingerprint(path: Path) -> str:
     """Sha256 of a checkpoint file, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_digest(path)
 
 
 def result_basis(**configs: Any) -> str:
