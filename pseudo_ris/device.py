@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -13,12 +14,18 @@ from torch import nn
 from pseudo_ris.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Names of glibc's malloc.h: how much free memory is kept, and how many blocks may be fetched one by one.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def pick_device(name: str) -> torch.device:
-    """torch device of a `device` setting; "auto" is CUDA when there is one, else the CPU. Raises UserError."""
+    """torch device of a `device` setting; "auto" is CUDA when there is one, else the CPU. Raises UserError.
+
+    From here on the process keeps the memory it frees (see `keep_freed_memory`).
+    """
+    keep_freed_memory()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -28,6 +35,18 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: this machine or this torch has no CUDA; give auto or cpu")
     return device
+
+
+def keep_freed_memory() -> None:
+    """Has glibc hold on to freed memory for the next tensor; other C libraries are left alone.
+
+    It would give large blocks back to the system at once, and fetching them again page by page, zeroed, took a tenth of the
+    time of decoding 64 masks on a CPU. The peak stays the same.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(M_TRIM_THRESHOLD, -1)
+        library.mallopt(M_MMAP_MAX, 0)
 
 
 def in_precision(model: Model, precision: str, *kept: str) -> Model:

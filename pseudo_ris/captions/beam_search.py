@@ -61,21 +61,22 @@ def beam_search(captioner: CocaCaptioner, images: CocaImages, decoding: Decoding
     beams = decoding.beams // decoding.beam_groups
 
     def search_chunk(_: slice, crops: torch.Tensor) -> list[list[int]]:
-        return _search_chunk(captioner, images.select(crops), beams, decoding)
+        return _search_chunk(captioner, images, crops, beams, decoding)
 
     own = torch.eye(len(images.latents), dtype=torch.bool, device=captioner.device)
     return in_chunks(captioner, images, own, beams, decoding.max_length, search_chunk)
 
 
-def _search_chunk(captioner: CocaCaptioner, images: CocaImages, beams: int, decoding: DecodingConfig) -> list[list[int]]:
-    """`beam_search` with `beams` beams in one group, for crops that are decoded together."""
-    device = captioner.device
-    crops = len(images.latents)
-    viewers = torch.eye(crops, dtype=torch.bool, device=device).repeat_interleave(beams, 0)
-    decoder = PrefixDecoder(captioner, images, viewers, decoding.max_length)
-    hypotheses = [Hypotheses(beams) for _ in range(crops)]
-    search = [Beam([captioner.start], 0.0 if rank == 0 else UNUSED, row) for row, rank in enumerate(list(range(beams)) * crops)]
-    live = list(range(crops))
+def _search_chunk(
+    captioner: CocaCaptioner, images: CocaImages, crops: torch.Tensor, beams: int, decoding: DecodingConfig
+) -> list[list[int]]:
+    """`beam_search` with `beams` beams in one group, for crops that are decoded together, int64 [C]."""
+    device, count = captioner.device, len(crops)
+    viewers = torch.eye(count, dtype=torch.bool, device=device).repeat_interleave(beams, 0)
+    decoder = PrefixDecoder(captioner, images, crops, viewers, decoding.max_length)
+    hypotheses = [Hypotheses(beams) for _ in range(count)]
+    search = [Beam([captioner.start], 0.0 if rank == 0 else UNUSED, row) for row, rank in enumerate(list(range(beams)) * count)]
+    live = list(range(count))
     for length in range(2, decoding.max_length + 1):
         last = decoder.step(_tensor([beam.ids[-1] for beam in search], device), _tensor([beam.row for beam in search], device))
         own = _tensor(live, device).repeat_interleave(beams)[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -43,20 +43,14 @@ class CocaImages:
 
     latents: float32 [B, D], L2-normalised image latents; their products are the similarities a_ij.
     embeddings: [B, tokens, width], the crop tokens that the decoder looks at, in the model's precision.
-    keys: for each decoder layer the keys and values of its cross-attention, each [B, heads, tokens, width / heads], or None
-        while nobody has asked for them (see `CocaCaptioner.image_keys`). They are many times as large as the embeddings.
+    keyed: int64 [K] ascending, the crops whose cross-attention keys were asked for last (see `CocaCaptioner.image_keys`).
+    keys: theirs, for each decoder layer [2, K, heads, tokens, width / heads]: many times as large as the embeddings.
     """
 
     latents: torch.Tensor
     embeddings: torch.Tensor
-    keys: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-
-    def select(self, crops: torch.Tensor) -> CocaImages:
-        """Some of them, distinct and in ascending order. crops: int64 [C]. Fewer than all have their keys to themselves."""
-        if len(crops) == len(self.latents):
-            return self
-        self.keys = None
-        return CocaImages(self.latents[crops], self.embeddings[crops])
+    keyed: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    keys: list[torch.Tensor] = field(default_factory=list)
 
 
 def build_coca(architecture: str) -> CoCa:
@@ -135,11 +129,25 @@ class CocaCaptioner:
         return CocaImages(normalize(latents.float(), dim=-1), embeddings)
 
     @torch.inference_mode()
-    def image_keys(self, images: CocaImages) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """`images.keys`, filled in when they are asked for first."""
-        if images.keys is None:
-            images.keys = [_image_keys(block, images.embeddings) for block in self.model.text_decoder.cross_attn]
-        return images.keys
+    def image_keys(self, images: CocaImages, crops: torch.Tensor) -> list[torch.Tensor]:
+        """Keys and values of each decoder layer's cross-attention, [2, C, heads, tokens, width / heads].
+
+        crops: int64 [C] ascending. Those that were asked for the last time, too, are not computed again; the others' are dropped.
+        """
+        crops = crops.cpu()
+        known, earlier = torch.isin(crops, images.keyed), images.keys
+        new, places = crops[~known], torch.searchsorted(images.keyed, crops[known])
+        images.keyed, images.keys = crops[:0], []  # should memory not suffice below
+        keys = []
+        for layer, block in enumerate(self.model.text_decoder.cross_attn):
+            computed = _image_keys(block, images.embeddings[new])
+            if len(places):
+                both = computed.new_empty(2, len(crops), *computed.shape[2:])
+                both[:, known], both[:, ~known] = earlier[layer][:, places], computed
+                computed, earlier[layer] = both, both[:, :0]
+            keys.append(computed)
+        images.keyed, images.keys = crops, keys
+        return keys
 
     def decode_text(self, ids: Sequence[int]) -> str:
         """Token ids -> text with single spaces; start, end and pad tokens are left out."""
@@ -147,13 +155,12 @@ class CocaCaptioner:
         return " ".join(self.tokenizer.decode([token for token in ids if token not in special]).split())
 
 
-def _image_keys(block: nn.Module, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values [B, heads, tokens, width / heads] of a cross-attention block for crop tokens [B, tokens, width]."""
+def _image_keys(block: nn.Module, embeddings: torch.Tensor) -> torch.Tensor:
+    """Keys and values [2, B, heads, tokens, width / heads] of a cross-attention block for crop tokens [B, tokens, width]."""
     attention = block.attn
     width = embeddings.shape[-1]
     both = linear(block.ln_1_kv(embeddings), attention.in_proj_weight[width:], attention.in_proj_bias[width:])
-    keys, values = both.unflatten(-1, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
-    return keys, values
+    return both.unflatten(-1, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
 
 
 def _coca_arguments(architecture: str) -> dict[str, Any]:

@@ -7,10 +7,12 @@ once per distinct prefix, the decoder once per distinct (crop, prefix), a *cell*
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.layers import Block
@@ -29,17 +31,19 @@ class LastHidden:
 
 
 class PrefixDecoder:
-    """Reads the prefixes of R rows with the crops in `images`, one token at a time.
+    """Reads the prefixes of R rows with some crops of `images`, one token at a time.
 
-    viewers: bool [R, crops], the crops each row is read with. length: tokens of the longest prefix that will be read.
+    crops: int64 [C] ascending, which ones. viewers: bool [R, C], the crops each row is read with. length: tokens of the longest prefix that will be read.
     Its caches are allocated once, for R prefixes and as many cells as there are viewers; see `chunks.entry_bytes`.
     """
 
-    def __init__(self, captioner: CocaCaptioner, images: CocaImages, viewers: torch.Tensor, length: int) -> None:
-        rows, crops = viewers.shape
+    def __init__(
+        self, captioner: CocaCaptioner, images: CocaImages, crops: torch.Tensor, viewers: torch.Tensor, length: int
+    ) -> None:
+        rows = len(viewers)
         self._text, self._layers = captioner.model.text, captioner.layers
         self._vocabulary, self._pad = captioner.vocabulary, captioner.pad
-        self._image_keys = captioner.image_keys(images)
+        self._image_keys = captioner.image_keys(images, crops)
         # The decoder's first self-attention has not met the image yet, so it belongs to the prefix, not to the cell.
         prefix_blocks, cell_blocks = [*self._layers.text_tower, self._layers.own[0]], self._layers.own[1:]
         like, cells = images.embeddings, int(viewers.sum())
@@ -49,7 +53,7 @@ class PrefixDecoder:
         self._length = 0
         self._viewers = viewers
         self._prefix_of_row = torch.zeros(rows, dtype=torch.long, device=viewers.device)
-        self._cell_of = torch.arange(crops, device=viewers.device)[:, None]
+        self._cell_of = torch.arange(len(crops), device=viewers.device)[:, None]
         # Positions that the text tower may look at, the next one included: bool [prefixes, length + 1].
         self._visible = torch.ones(1, 1, dtype=torch.bool, device=viewers.device)
 
@@ -105,14 +109,13 @@ class PrefixDecoder:
 
     def _read_cells(self, text: torch.Tensor, needed: torch.Tensor) -> torch.Tensor:
         """Hidden states [cells, width] after the rest of the decoder. text: what `_read_prefixes` returns."""
-        crop, prefix = needed.nonzero(as_tuple=True)
-        slots = int(needed.sum(1).max())
-        places = crop * slots + needed.cumsum(1)[crop, prefix] - 1
-        hidden = _cross_attention(self._layers.cross[0], text[prefix], places, slots, *self._image_keys[0])
+        prefix = needed.nonzero()[:, 1]
+        of_crop = needed.sum(1).tolist()
+        hidden = _cross_attention(self._layers.cross[0], text[prefix], of_crop, *self._image_keys[0])
         later = zip(self._layers.own[1:], self._cell_caches, self._layers.cross[1:], self._image_keys[1:], strict=True)
         for own, cache, cross, keys in later:
             hidden = _self_attention(own, hidden, cache, self._length, None)
-            hidden = _cross_attention(cross, hidden, places, slots, *keys)
+            hidden = _cross_attention(cross, hidden, of_crop, *keys)
         return self._layers.norm(hidden)
 
 
@@ -165,15 +168,29 @@ def _self_attention(
 
 
 def _cross_attention(
-    block: Block, hidden: torch.Tensor, places: torch.Tensor, slots: int, keys: torch.Tensor, values: torch.Tensor
+    block: Block, hidden: torch.Tensor, of_crop: Sequence[int], keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
-    """A cross-attention block for the new position: hidden [cells, width].
+    """A cross-attention block for the new position: hidden [cells, width], by crop.
 
-    places: int64 [cells], crop * slots + slot: all cells of a crop look at it together. keys, values: [crops, heads, tokens,
-    head width].
+    of_crop: cells of each crop, which look at it together. keys, values: [crops, heads, tokens, head width].
     """
-    query = block.project_in(block.norm(hidden))
-    by_crop = query.new_zeros(len(keys) * slots, query.shape[1]).index_copy(0, places, query)
-    by_crop = by_crop.view(len(keys), slots, block.heads, -1).transpose(1, 2)
-    mixed = scaled_dot_product_attention(by_crop, keys, values).transpose(1, 2).reshape(-1, query.shape[1])
-    return block.finish(hidden, mixed[places])
+    query = block.project_in(block.norm(hidden)).unflatten(-1, (block.heads, -1))
+    look = _look_padded if hidden.is_cuda else _look_crop_by_crop
+    return block.finish(hidden, look(query, of_crop, keys, values).flatten(1))
+
+
+def _look_crop_by_crop(query: torch.Tensor, of_crop: Sequence[int], keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """What each cell sees of its crop, [cells, heads, head width] like `query`."""
+    seen = [
+        scaled_dot_product_attention(cells.transpose(0, 1)[None], keys[crop, None], values[crop, None])[0].transpose(0, 1)
+        for crop, cells in enumerate(query.split(of_crop))
+        if len(cells)
+    ]
+    return torch.cat(seen)
+
+
+def _look_padded(query: torch.Tensor, of_crop: Sequence[int], keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`_look_crop_by_crop` in one call, for a GPU, where calls cost more than looking in vain."""
+    padded = pad_sequence(query.split(of_crop), batch_first=True).transpose(1, 2)
+    seen = scaled_dot_product_attention(padded, keys, values).transpose(1, 2)
+    return torch.cat([cells[:count] for cells, count in zip(seen, of_crop, strict=True)])

@@ -91,7 +91,7 @@ def sample(
 
     def sample_chunk(part: slice, crops: torch.Tensor) -> list[list[int]]:
         place = torch.searchsorted(crops, target[part])
-        chunk = ChunkSampler(captioner, images.select(crops), rows[part], place, weights[part][:, crops], decoding, draw)
+        chunk = ChunkSampler(captioner, images, crops, rows[part], place, weights[part][:, crops], decoding, draw)
         return chunk.captions()
 
     return in_chunks(captioner, images, read_with(target, weights), 1, decoding.max_length, sample_chunk)

@@ -12,8 +12,9 @@ from pseudo_ris.captions.decoding import LastHidden, PrefixDecoder
 from pseudo_ris.captions.support import Strategy, choose_support, token_weights
 from pseudo_ris.config import DecodingConfig
 
-# Bounds memory only: rows projected onto the vocabulary together.
-ROWS_AT_ONCE = 256
+# Rows projected onto the vocabulary together, which bounds memory, and rows that draw together, whose logits stay in a cache.
+ROWS_PROJECTED = 256
+ROWS_DRAWN = 32
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ def read_with(target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 class ChunkSampler:
     """Samples R rows together.
 
-    images: the crops they are read with. target: each row's target among these, int64 [R]. weights: how much each crop's logits
-    count against each row's target, float [R, crops].
+    crops: those of `images` that they are read with, int64 [C] ascending. target: each row's target among these, int64 [R].
+    weights: how much each crop's logits count against each row's target, float [R, C].
     """
 
     def __init__(
         self,
         captioner: CocaCaptioner,
         images: CocaImages,
+        crops: torch.Tensor,
         rows: Sequence[Row],
         target: torch.Tensor,
         weights: torch.Tensor,
@@ -54,7 +56,7 @@ class ChunkSampler:
     ) -> None:
         self._captioner, self._decoding, self._draw = captioner, decoding, draw
         self._rows, self._target, self._weights = rows, target, weights
-        self._decoder = PrefixDecoder(captioner, images, read_with(target, weights), decoding.max_length)
+        self._decoder = PrefixDecoder(captioner, images, crops, read_with(target, weights), decoding.max_length)
 
     def captions(self) -> list[list[int]]:
         """Token ids of every row, from the start token on; see `distinctive.sample`. To be called once."""
@@ -78,7 +80,7 @@ class ChunkSampler:
     def _next_tokens(self, last: LastHidden, active: torch.Tensor, step: int) -> torch.Tensor:
         """Draws for the rows `active`, int64 [A], whose prefixes `last` has read: int64 [A]."""
         drawn = []
-        for places in torch.arange(len(active), device=active.device).split(ROWS_AT_ONCE):
+        for places in torch.arange(len(active), device=active.device).split(ROWS_PROJECTED):
             numbers = active[places]
             logits, mixed = self._target_logits(last, places, numbers, step), self._mix_distractors(last, places, numbers)
             drawn.append(self._draw_by_rule([self._rows[row] for row in numbers.tolist()], step, logits, mixed))
@@ -105,8 +107,9 @@ class ChunkSampler:
         """Next tokens, int64 [rows]. Top-k and top-p rows apart: the supports of the first are always small."""
         tokens = torch.empty(len(rows), dtype=torch.long, device=logits.device)
         for rule in ("top_k", "top_p"):
-            places = [place for place, row in enumerate(rows) if row.strategy.rule == rule]
-            if places:
+            of_this_rule = [place for place, row in enumerate(rows) if row.strategy.rule == rule]
+            for first in range(0, len(of_this_rule), ROWS_DRAWN):
+                places = of_this_rule[first : first + ROWS_DRAWN]
                 of_rule, z = [rows[place] for place in places], logits[places]
                 support = choose_support(z, [row.strategy for row in of_rule], self._decoding.min_token_probability)
                 tokens[places] = self._draw(of_rule, step, token_weights(self._captioner, z, mixed[places], support))

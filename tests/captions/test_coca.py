@@ -2,7 +2,7 @@ import pytest
 import torch
 from coca_oracle import END, PAD, START, random_captioner
 
-from pseudo_ris.captions.coca import CocaCaptioner, build_coca, build_tokenizer
+from pseudo_ris.captions.coca import CocaCaptioner, CocaImages, build_coca, build_tokenizer
 from pseudo_ris.config import CocaConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.weights import save_weights
@@ -18,9 +18,18 @@ def test_latents_are_open_clips_and_normalised():
     images = captioner.encode(crops)
     torch.testing.assert_close(images.latents, captioner.model.encode_image(crops))
     torch.testing.assert_close(images.latents.norm(dim=1), torch.ones(3))
-    keys = captioner.image_keys(images)
-    assert [(k.shape, v.shape) for k, v in keys] == [((3, 2, 5, 16), (3, 2, 5, 16))] * 3
     assert captioner.image_size == 16
+
+
+@pytest.mark.parametrize("asked", [[[0, 1, 2, 3]], [[0, 2], [2, 3]], [[1, 3], [0, 1, 2, 3], [0]], [[1], [2]]])
+def test_image_keys_are_the_same_whatever_was_asked_for_before(asked):
+    captioner = random_captioner(2)
+    images = captioner.encode(torch.randn(4, 3, 16, 16))
+    for crops in asked:
+        keys = captioner.image_keys(images, torch.tensor(crops))
+        alone = captioner.image_keys(CocaImages(images.latents[crops], images.embeddings[crops]), torch.arange(len(crops)))
+        assert [pair.shape for pair in keys] == [(2, len(crops), 2, 5, 16)] * 3
+        torch.testing.assert_close(keys, alone)
 
 
 @pytest.mark.parametrize("name", ["no_such_model", "ViT-B-32", "coca_roberta-ViT-B-32", "coca_base"])

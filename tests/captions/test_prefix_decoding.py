@@ -4,12 +4,12 @@ import pytest
 import torch
 from coca_oracle import PAD, START, full_prefix_logits, random_captioner
 
-from pseudo_ris.captions.decoding import PrefixDecoder
+from pseudo_ris.captions.decoding import PrefixDecoder, _look_crop_by_crop, _look_padded
 
 
 def read(captioner, crops, viewers, steps):
     """Yields (prefixes, LastHidden) after each step; steps: (tokens, parents) pairs."""
-    decoder = PrefixDecoder(captioner, captioner.encode(crops), viewers, len(steps))
+    decoder = PrefixDecoder(captioner, captioner.encode(crops), torch.arange(len(crops)), viewers, len(steps))
     prefixes = [[] for _ in viewers]
     for tokens, parents in steps:
         prefixes = [[*prefixes[parent], token] for token, parent in zip(tokens, parents, strict=True)]
@@ -63,3 +63,13 @@ def test_pad_token_inside_a_prefix():
 def test_text_tower_without_class_token_is_refused():
     with pytest.raises(ValueError, match="embed_cls"):
         random_captioner(4, embed_cls=False)
+
+
+def test_cells_see_the_same_with_and_without_padding():
+    of_crop, generator = [3, 0, 1, 4], torch.Generator().manual_seed(0)
+    query = torch.randn(sum(of_crop), 2, 16, generator=generator)
+    keys, values = torch.randn(2, len(of_crop), 2, 5, 16, generator=generator)
+    alone = _look_crop_by_crop(query, of_crop, keys, values)
+    torch.testing.assert_close(_look_padded(query, of_crop, keys, values), alone)
+    weights = torch.einsum("hd,htd->ht", query[5], keys[3]).div(4).softmax(1)
+    torch.testing.assert_close(alone[5], torch.einsum("ht,htd->hd", weights, values[3]))
