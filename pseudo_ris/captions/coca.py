@@ -132,7 +132,7 @@ class CocaCaptioner:
     def image_keys(self, images: CocaImages, crops: torch.Tensor) -> list[torch.Tensor]:
         """Keys and values of each decoder layer's cross-attention, [2, C, heads, tokens, width / heads].
 
-        crops: int64 [C] ascending. Those that were asked for the last time, too, are not computed again; the others' are dropped.
+        crops: int64 [C] ascending. What was asked for the last time, too, is not computed again; what was not is dropped.
         """
         crops = crops.cpu()
         known, earlier = torch.isin(crops, images.keyed), images.keys

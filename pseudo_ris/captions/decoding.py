@@ -33,7 +33,8 @@ class LastHidden:
 class PrefixDecoder:
     """Reads the prefixes of R rows with some crops of `images`, one token at a time.
 
-    crops: int64 [C] ascending, which ones. viewers: bool [R, C], the crops each row is read with. length: tokens of the longest prefix that will be read.
+    crops: int64 [C] ascending, which ones. viewers: bool [R, C], those each row is read with. length: tokens of the longest
+    prefix that will be read.
     Its caches are allocated once, for R prefixes and as many cells as there are viewers; see `chunks.entry_bytes`.
     """
 

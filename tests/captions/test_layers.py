@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from coca_oracle import random_captioner
+from open_clip.transformer import QuickGELU
+from torch import nn
 
 from pseudo_ris.captions import layers
 from pseudo_ris.captions.layers import Product
@@ -28,3 +31,20 @@ def test_is_a_product(rows, dtype):
 def test_a_transposed_weight():
     weight = torch.randn(24, 40)
     torch.testing.assert_close(Product(weight.T)(weight[:, 0][None]), weight[:, 0][None] @ weight)
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.GELU("tanh"), QuickGELU()], ids=["gelu", "tanh", "quick"])
+@torch.inference_mode()
+def test_with_an_activation(activation):
+    x, weight, bias = (4 * torch.randn(size) for size in ((50, 24), (40, 24), (40,)))
+    expected = activation((x.double() @ weight.double().T + bias).float())
+    torch.testing.assert_close(Product(weight, bias, activation)(x), expected, atol=2e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_block_is_the_same_in_parts(monkeypatch):
+    block = layers.Block(random_captioner(3).model.text.transformer.resblocks[0], False)
+    hidden, mixed = torch.randn(2, 23, 32)
+    whole = block.finish(hidden, mixed)
+    monkeypatch.setattr(layers, "ENTRIES_AT_ONCE", 5)
+    torch.testing.assert_close(block.finish(hidden, mixed), whole)
