@@ -70,6 +70,7 @@ class SamConfig:
         weights: "demo" (embedded), "random", a name of third_party/weights.yaml, or a checkpoint file (official .pth or
             .safetensors).
         precision: of the image encoder; prompts are always decoded in fp32.
+        compiled: compile the image encoder with torch.compile, on a GPU only; the first image then takes a minute longer.
         points_per_side: prompts form a square grid of this many points a side.
         points_per_batch: prompts decoded at once.
         pred_iou_thresh: masks whose predicted IoU is lower are dropped.
@@ -83,6 +84,7 @@ class SamConfig:
     architecture: Literal["demo", "vit_b", "vit_l", "vit_h"] = "demo"
     weights: str = "demo"
     precision: Precision = "fp32"
+    compiled: bool = False
     points_per_side: int = 16
     points_per_batch: int = 16
     pred_iou_thresh: float = 0.6

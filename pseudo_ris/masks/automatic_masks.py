@@ -17,6 +17,8 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torchvision.ops import batched_nms
 
 from pseudo_ris.config import SamConfig
+from pseudo_ris.errors import UserError
+from pseudo_ris.masks.image_encoder import encode_image
 from pseudo_ris.masks.prompt_decoder import ImageFeatures, PromptDecoder
 
 STABILITY_OFFSET = 1.0
@@ -89,7 +91,11 @@ class AutomaticMasks:
         """model: in eval mode, on the device to run on; its image encoder in any precision, the rest in fp32.
 
         config: its architecture, weights, precision and channel order are not looked at.
+        Raises UserError when the image encoder is to be compiled and runs on a CPU, where that takes a C++ compiler.
         """
+        if config.compiled and model.device.type != "cuda":
+            raise UserError(f"sam.compiled: is for CUDA, SAM runs on {model.device}; set it to false")
+        self._encoder = torch.compile(encode_image) if config.compiled else encode_image
         self._model = model
         self._config = config
         self._decoder = PromptDecoder(model)
@@ -126,7 +132,7 @@ class AutomaticMasks:
         encoder = self._model.image_encoder
         resized = torch.as_tensor(self._resize.apply_image(image), device=self._model.device).permute(2, 0, 1)
         prepared = self._model.preprocess(resized)[None].to(next(encoder.parameters()).dtype)
-        return self._decoder.arrange(encoder(prepared).float())
+        return self._decoder.arrange(self._encoder(encoder, prepared).float())
 
     def _candidates_at(self, points: torch.Tensor, features: ImageFeatures, frame: _Frame) -> _Candidates:
         """The same for some points [n, 2], whose masks are drawn as few at a time as DRAWN_BYTES allow."""

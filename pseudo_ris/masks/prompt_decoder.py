@@ -1,5 +1,6 @@
-"""SAM's mask decoder, arranged for many point prompts on one image. With sam.py, the modules that import segment_anything.
+"""SAM's mask decoder, arranged for many point prompts on one image.
 
+With sam.py, image_encoder.py and automatic_masks.py, the modules that import segment_anything.
 It computes what segment_anything's MaskDecoder does, from the same weights, up to fp32 rounding. What differs:
 
 - A prompt is a handful of tokens, the image thousands. Projections that an attention layer applies to the image are moved to

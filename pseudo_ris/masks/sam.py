@@ -1,6 +1,6 @@
 """SAM, which draws the masks: its architectures and the adapter.
 
-This module, automatic_masks.py and prompt_decoder.py are the only ones that import segment_anything.
+This module, automatic_masks.py, image_encoder.py and prompt_decoder.py are the only ones that import segment_anything.
 """
 
 from __future__ import annotations

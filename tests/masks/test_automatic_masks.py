@@ -13,6 +13,7 @@ from PIL import Image
 
 from pseudo_ris.config import SamConfig
 from pseudo_ris.device import in_precision
+from pseudo_ris.errors import UserError
 from pseudo_ris.masks import automatic_masks
 from pseudo_ris.masks.automatic_masks import AutomaticMasks
 from pseudo_ris.masks.prompt_decoder import PromptDecoder
@@ -168,3 +169,8 @@ def test_reduced_precision_gives_nearly_the_same_masks(model, scene, precision):
     assert reduced.mask_decoder.iou_token.weight.dtype == torch.float32
     best = [max(map(partial(iou, mask), found.masks)) for mask in expected.masks]
     assert np.mean(best) > 0.97
+
+
+def test_compiling_is_refused_on_a_cpu(model):
+    with pytest.raises(UserError, match=r"sam\.compiled: is for CUDA, SAM runs on cpu"):
+        AutomaticMasks(model, replace(DEMO, compiled=True))
