@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["pseudo_ris", "pseudo_ris.*"]),
-    package_data={"pseudo_ris.demo": ["weights/*"]},
+    package_data={"pseudo_ris.demo": ["weights/*"], "pseudo_ris.report": ["page.html", "style.css", "page.js"]},
     install_requires=[
         "torch>=2.14",
         "torchvision>=0.29",
@@ -29,12 +29,20 @@ setup(
         "safetensors>=0.6",
         "psutil>=7",
         "requests>=2.32",
+        "nltk>=3.10,<4",
     ],
     extras_require={
         "train": ["transformers>=5", "timm>=1.0.31", "tensorboard>=2.20"],
         "scale": ["ray[data]>=2.50"],
         # open_clip's training reads its shards with webdataset, and fails with newer ones.
         "finetune": ["webdataset>=0.2.86,<0.2.87"],
-        "dev": ["pytest>=9", "hypothesis>=6.160", "ruff>=0.17", "pre-commit>=4", "webdataset>=0.2.86,<0.2.87"],
+        "dev": [
+            "pytest>=9",
+            "hypothesis>=6.160",
+            "ruff>=0.17",
+            "pre-commit>=4",
+            "selenium>=4.51",
+            "webdataset>=0.2.86,<0.2.87",
+        ],
     },
 )

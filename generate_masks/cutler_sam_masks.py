@@ -1,7 +1,11 @@
-"""Stage 1: a folder of images -> pseudo masks. CutLER finds the objects, SAM draws them.
+"""Stage 1: images -> pseudo masks. CutLER finds the objects, SAM draws them.
 
     python generate_masks/cutler_sam_masks.py                                  the embedded demo models on the demo images
     python generate_masks/cutler_sam_masks.py --images photos --masks out      your own images
+    python generate_masks/cutler_sam_masks.py --lmdb train.lmdb --masks out    the images of an LMDB of ETRIS or CRIS
+
+The images are all of a folder, or those of a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns (--anns) or
+LMDB (--lmdb).
 
 Masks go to MASKS/<image id>/<seg id>.png (0 or 255, at the image's own size), scores and boxes to MASKS/_meta/. A run that
 was stopped goes on where it was; images that cannot be used are listed in MASKS/failures.csv (exit code 3). Processes with
@@ -18,8 +22,7 @@ from pseudo_ris.cli import announce_models, parse_config, run_recipe
 from pseudo_ris.config import MaskGenerationConfig
 from pseudo_ris.device import peak_memory, pick_device
 from pseudo_ris.files import digest
-from pseudo_ris.images import decode_image, list_images, read_bytes
-from pseudo_ris.interchange.refer import image_names
+from pseudo_ris.images import decode_image
 from pseudo_ris.masks.cutler import Cutler, build_cutler
 from pseudo_ris.masks.pipeline import draw_masks
 from pseudo_ris.masks.sam import AutomaticSam, build_sam
@@ -28,6 +31,7 @@ from pseudo_ris.records import ImageRecord
 from pseudo_ris.residency import ModelRoom, takes_turns
 from pseudo_ris.runs import Run
 from pseudo_ris.shards import Shard
+from pseudo_ris.sources import list_records
 from pseudo_ris.weights import result_basis
 
 
@@ -35,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs stage 1 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
     config = parse_config(MaskGenerationConfig, argv, __doc__)
     shard = Shard.parse(config.shard)
-    records = list_images(Path(config.images), image_names(Path(config.refer), config.split) if config.refer else None)
+    records = list_records(config)
     store = MaskStore(Path(config.masks))
     with store.working(shard):
         return make_masks(config, records, store, shard)
@@ -54,7 +58,7 @@ def make_masks(config: MaskGenerationConfig, records: Sequence[ImageRecord], sto
     run = Run("masks", store.folder, records, config.retry_failed, shard)
     for record in run.images():
         with run.guard(record):
-            data = read_bytes(record.path)
+            data = record.read()
             key = digest(basis, data)
             if not run.is_needed(record, key, store.is_current(record, key)):
                 continue

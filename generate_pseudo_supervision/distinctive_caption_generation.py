@@ -3,6 +3,9 @@
     python generate_pseudo_supervision/distinctive_caption_generation.py                 the demo models, stage 1's masks
     python generate_pseudo_supervision/distinctive_caption_generation.py --images photos --masks out --output pairs
 
+The images are all of a folder, or those of a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns (--anns) or
+LMDB (--lmdb). MASKS is stage 1's folder, or with --mask_format coco or refer a file whose annotations are the masks.
+
 OUTPUT/NAME.csv holds 44 candidates a mask with their distinctiveness (DoC); one JSON an image with all score parts is in
 OUTPUT/NAME.parts/. A run that was stopped goes on where it was; images that cannot be used are listed in
 OUTPUT/failures.csv (exit code 3). Processes with --shard 0/2 and --shard 1/2 share the work; the same command without --shard
@@ -25,15 +28,16 @@ from pseudo_ris.distinctiveness.nouns import make_noun_finder
 from pseudo_ris.distinctiveness.score import score_candidates
 from pseudo_ris.errors import UserError
 from pseudo_ris.files import digest
-from pseudo_ris.images import decode_image, list_images, read_bytes
+from pseudo_ris.images import decode_image
 from pseudo_ris.interchange.pairs import write_pairs
 from pseudo_ris.interchange.parts import PartStore
-from pseudo_ris.interchange.refer import image_names
+from pseudo_ris.masks.given import GivenMasks
 from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.residency import ModelRoom, takes_turns
 from pseudo_ris.runs import Run
 from pseudo_ris.shards import Shard
+from pseudo_ris.sources import list_records, open_masks
 from pseudo_ris.weights import result_basis
 
 
@@ -41,17 +45,21 @@ def main(argv: Sequence[str]) -> int:
     """Runs stage 2 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
     config = parse_config(CaptionGenerationConfig, argv, __doc__)
     shard = Shard.parse(config.shard)
-    records = list_images(Path(config.images), image_names(Path(config.refer), config.split) if config.refer else None)
-    mask_store = MaskStore.existing(Path(config.masks))
+    records = list_records(config)
+    mask_store = open_masks(config)
     parts = PartStore(Path(config.output), config.name)
-    if parts.output.resolve() == mask_store.folder.resolve():
+    if parts.output.resolve() == Path(config.masks).resolve():
         raise UserError(f"--output {parts.output}: holds the masks; give another folder")
     with mask_store.reading(), parts.working(shard):
         return write_expressions(config, records, mask_store, parts, shard)
 
 
 def write_expressions(
-    config: CaptionGenerationConfig, records: Sequence[ImageRecord], mask_store: MaskStore, parts: PartStore, shard: Shard
+    config: CaptionGenerationConfig,
+    records: Sequence[ImageRecord],
+    mask_store: MaskStore | GivenMasks,
+    parts: PartStore,
+    shard: Shard,
 ) -> int:
     """Makes the parts of a shard of the images, and of all images the files; returns the exit code."""
     device = pick_device(config.device)
@@ -69,7 +77,7 @@ def write_expressions(
     run = Run("expressions", parts.output, records, config.retry_failed, shard)
     for record in run.images():
         with run.guard(record):
-            data = read_bytes(record.path)
+            data = record.read()
             stored = mask_store.read(record)
             key = digest(basis, find_noun.name, record.image_id, data, *stored.flat())
             if not run.is_needed(record, key, parts.is_current(record, key)):

@@ -232,13 +232,33 @@ class ScoringConfig:
 
 
 @dataclass(frozen=True)
-class MaskGenerationConfig:
-    """Stage 1: images -> pseudo masks.
+class SourceConfig:
+    """Where a stage's images come from: all of a folder, or those that one of `coco`, `refer`, `anns` and `lmdb` lists.
 
     Args:
-        images: folder of images, searched recursively.
-        refer: refs file of a REFER data set; images that its split does not name are left out. "" takes all images.
+        images: folder of images, searched recursively; with `lmdb` not needed.
+        coco: COCO file; only the images it lists are taken, their ids are the file's.
+        refer: refs file of a REFER data set; only the images that its split names are taken, their ids are the set's.
         split: the split of `refer`.
+        anns: ETRIS's or Pseudo-RIS's anns file; only the images it names are taken, their ids are the file's where it has ids.
+        lmdb: LMDB of ETRIS, CRIS or Pseudo-RIS, a file or a folder; the images are read from it, their ids as with `anns`.
+    """
+
+    images: str = "datasets/demo/images"
+    coco: str = ""
+    refer: str = ""
+    split: str = "train"
+    anns: str = ""
+    lmdb: str = ""
+
+
+@dataclass(frozen=True)
+class MaskGenerationConfig(SourceConfig):
+    """Stage 1: images -> pseudo masks.
+
+    The settings of SourceConfig come first.
+
+    Args:
         shard: K/N works on every N-th image from the K-th on, 0 <= K < N, beside the other shards' processes; the run without
             it ends the work.
         masks: folder that receives `<image id>/<seg id>.png`.
@@ -249,7 +269,6 @@ class MaskGenerationConfig:
         retry_failed: redo just the images listed in failures.csv.
     """
 
-    images: str = "datasets/demo/images"
     masks: str = "datasets/pseudo_masks/cutler_sam"
     cutler: CutlerConfig = field(default_factory=CutlerConfig)
     sam: SamConfig = field(default_factory=SamConfig)
@@ -258,22 +277,22 @@ class MaskGenerationConfig:
     device: str = "auto"
     residency: Residency = "auto"
     retry_failed: bool = False
-    refer: str = ""
-    split: str = "train"
     shard: str = "0/1"
 
 
 @dataclass(frozen=True)
-class CaptionGenerationConfig:
+class CaptionGenerationConfig(SourceConfig):
     """Stage 2: images and masks -> mask-expression pairs.
 
+    The settings of SourceConfig come first; they are those that stage 1 had.
+
     Args:
-        images: folder of images, the one stage 1 saw.
-        refer: refs file of a REFER data set; images that its split does not name are left out. "" takes all images.
-        split: the split of `refer`.
         shard: K/N works on every N-th image from the K-th on, 0 <= K < N, beside the other shards' processes; the run without
             it puts the files together.
-        masks: folder with `<image id>/<seg id>.png`.
+        masks: folder with `<image id>/<seg id>.png`, or what `mask_format` says.
+        mask_format: "folder"; "coco" when `masks` is a COCO file: its annotations, crowds left out, are the masks, their ids
+            the seg ids; "refer" when it is the refs file of a REFER data set, with instances.json beside it: the annotations
+            that the refs of `split` name. Images are told by the file's ids, so take them from the same file.
         output: folder that receives NAME.csv and its companions.
         name: NAME of the output files.
         weights: "random" builds every model with reproducible random weights, for a dry run; without `config` at the sizes of
@@ -283,8 +302,8 @@ class CaptionGenerationConfig:
         retry_failed: redo just the images listed in failures.csv.
     """
 
-    images: str = "datasets/demo/images"
     masks: str = "datasets/pseudo_masks/cutler_sam"
+    mask_format: Literal["folder", "coco", "refer"] = "folder"
     output: str = "pseudo_supervision/cutler_sam"
     name: str = "distinctive_captions_cc3m"
     crops: CropConfig = field(default_factory=CropConfig)
@@ -296,6 +315,4 @@ class CaptionGenerationConfig:
     device: str = "auto"
     residency: Residency = "auto"
     retry_failed: bool = False
-    refer: str = ""
-    split: str = "train"
     shard: str = "0/1"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pseudo_ris.cli import run_recipe
 from pseudo_ris.config import ScoringConfig
 from pseudo_ris.files import writing
-from pseudo_ris.images import decode_image, list_images, read_bytes
+from pseudo_ris.images import decode_image, list_images
 from pseudo_ris.interchange.pairs import read_pairs
 from pseudo_ris.masks.store import MaskStore
 
@@ -107,9 +107,11 @@ def write_contact_sheet(
         if len(shown) == count:
             break
         found = rows.get(record.name, [])
-        if not found and not store.is_known(record):
+        if found:
+            record = replace(record, image_id=found[0]["img_id"])  # which an annotation file may have given
+        elif not store.is_known(record):
             continue
-        image = decode_image(read_bytes(record.path), record.name)
+        image = decode_image(record.read(), record.name)
         seg_ids, decoded = store.read(record).decode(*image.shape[:2])
         by_id = dict(zip(seg_ids, decoded, strict=True))
         best = [(by_id[row["seg_id"]], *best_expression(row)) for row in found]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,20 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 MIN_SIDE = 8
 MAX_PIXELS = 100_000_000
 MAX_ID_BYTES = 200
-RESERVED_IDS = frozenset({"_meta", ".", ".."})
+RESERVED_IDS = frozenset({"_meta", ""})
+FORBIDDEN_IN_IDS = frozenset("/\0")
+MAX_NAMED_TWINS = 3
+REMEDY = "rename the file, or mend the list that gives it its id"
 COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
 
 # MAX_PIXELS is checked below, with an error of our own.
 Image.MAX_IMAGE_PIXELS = None
 
 
-def list_images(folder: Path, wanted: Collection[str] | None = None) -> list[ImageRecord]:
+def list_images(folder: Path) -> list[ImageRecord]:
     """All images below `folder`, ordered by relative path; hidden files and folders are left out.
 
-    wanted: file names (without folders); other images are left out.
-    Raises UserError when the folder is missing, holds no image or lacks a wanted one.
+    Raises UserError when the folder is missing or holds no image.
     """
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder; give the folder that holds the images")
@@ -37,24 +40,13 @@ def list_images(folder: Path, wanted: Collection[str] | None = None) -> list[Ima
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
     )
     records = [
-        ImageRecord(image_id_of(name), folder / name, name)
+        ImageRecord(image_id_of(name), name, partial(read_bytes, folder / name))
         for name in names
         if not any(part.startswith(".") for part in name.split("/"))
     ]
     if not records:
         raise UserError(f"--images {folder}: holds no image; known types are {' '.join(sorted(SUFFIXES))}")
-    return records if wanted is None else _only(wanted, records, folder)
-
-
-def _only(wanted: Collection[str], records: Sequence[ImageRecord], folder: Path) -> list[ImageRecord]:
-    missing = sorted(set(wanted) - {record.path.name for record in records})
-    if missing:
-        raise UserError(
-            f"--images {folder}: {len(missing)} of {len(wanted)} wanted images are not there, first {missing[0]}; "
-            "add them, or give the folder that holds them"
-        )
-    kept = frozenset(wanted)
-    return [record for record in records if record.path.name in kept]
+    return records
 
 
 def image_id_of(name: str) -> str:
@@ -66,15 +58,27 @@ def image_id_of(name: str) -> str:
 
 def check_ids(records: Sequence[ImageRecord]) -> dict[str, str]:
     """Image names that cannot be told apart or stored by their id: name -> reason."""
-    counts = Counter(record.image_id for record in records)
-    reasons: dict[str, str] = {}
+    by_id: dict[str, list[str]] = defaultdict(list)
     for record in records:
-        if counts[record.image_id] > 1:
-            others = [o.name for o in records if o.image_id == record.image_id and o.name != record.name]
-            reasons[record.name] = f"image id {record.image_id} is also that of {', '.join(others)}; rename one"
-        elif record.image_id in RESERVED_IDS or len(record.image_id.encode()) > MAX_ID_BYTES:
-            reasons[record.name] = f"image id {record.image_id[:40]} is reserved or too long; rename the file"
+        by_id[record.image_id].append(record.name)
+    reasons: dict[str, str] = {}
+    for image_id, names in by_id.items():
+        if len(names) > 1:
+            reasons |= {name: f"image id {image_id} is also that of {_others(names, name)}; {REMEDY}" for name in names}
+        elif not _names_a_folder(image_id):
+            reasons[names[0]] = f"image id {image_id[:40]} is reserved, too long or no name of a folder; {REMEDY}"
     return reasons
+
+
+def _others(names: Sequence[str], name: str) -> str:
+    others = [other for other in names[: MAX_NAMED_TWINS + 1] if other != name][:MAX_NAMED_TWINS]
+    more = len(names) - 1 - len(others)
+    return ", ".join(others) + (f" and {more} more" if more else "")
+
+
+def _names_a_folder(image_id: str) -> bool:
+    allowed = image_id not in RESERVED_IDS and not image_id.startswith(".") and not FORBIDDEN_IN_IDS & set(image_id)
+    return allowed and len(image_id.encode()) <= MAX_ID_BYTES
 
 
 def read_bytes(path: Path) -> bytes:

@@ -6,8 +6,8 @@ in pixels of the image, half-open (a box covers columns x0 .. x1 - 1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,14 +18,17 @@ Box = tuple[int, int, int, int]
 class ImageRecord:
     """One input image.
 
-    image_id: the COCO number when the file name is COCO's, otherwise the path relative to the image folder without
-        suffix and with `/` written as `__`. Names the mask folder, the caption part and the CSV rows.
-    name: path relative to the image folder, with `/`.
+    image_id: the number an annotation file or LMDB gives; otherwise the COCO number when the file name is COCO's; otherwise
+        the path relative to the image folder without suffix and with `/` written as `__`. Names the mask folder, the caption
+        part and the CSV rows.
+    name: path relative to the image folder, with `/`; of an image in an LMDB, its name there.
+    read: gives the encoded image file as it is; raises BadInputError. It pickles, and opens nothing before it is called, so
+        that any number of records may be held and handed to other processes.
     """
 
     image_id: str
-    path: Path
     name: str
+    read: Callable[[], bytes] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)

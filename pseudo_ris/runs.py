@@ -7,9 +7,11 @@ import io
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,6 +23,7 @@ from pseudo_ris.records import ImageRecord
 from pseudo_ris.shards import ALL, Shard
 
 EXIT_FAILURES = 3
+READ_AHEAD = 4
 FAILURES_FILE = "failures.csv"
 FAILURES_OF_SHARDS = "failures.*-of-*.csv"
 COLUMNS = ("image_id", "image", "reason", "key")
@@ -34,6 +37,21 @@ class Failure:
     image: str
     reason: str
     key: str
+
+
+def read_ahead(records: Iterable[ImageRecord], count: int = READ_AHEAD) -> Iterator[ImageRecord]:
+    """The records, while the files of the next `count` are already being read; `read` gives what came of it."""
+    waiting: deque[ImageRecord] = deque()
+    with ThreadPoolExecutor(1, "read_ahead") as reader:
+        try:
+            for record in records:
+                waiting.append(replace(record, read=reader.submit(record.read).result))
+                if len(waiting) > count:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            reader.shutdown(cancel_futures=True)
 
 
 class Run:
@@ -67,8 +85,9 @@ class Run:
         self._take_in_failures(folder, shard)
 
     def images(self) -> Iterator[ImageRecord]:
-        """Images to look at, in order, under a progress bar. Ids that clash are recorded as failures first."""
-        progress = tqdm(self.records, desc=self.stage, unit="image", dynamic_ncols=True, disable=None)
+        """Images to look at, in order, under a progress bar; a few are read ahead. Ids that clash are recorded as failures."""
+        ahead = read_ahead(self.records)
+        progress = tqdm(ahead, desc=self.stage, total=len(self.records), unit="image", dynamic_ncols=True, disable=None)
         for record in progress:
             self._key = ""
             if record.name in self._unusable:

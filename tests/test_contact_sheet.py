@@ -49,9 +49,10 @@ def test_sheet_shows_images_with_and_without_masks(tmp_path):
     store, parts = MaskStore(masks), PartStore(output, "pairs")
     store.prepare()
     parts.prepare()
-    records = [ImageRecord(name, images / f"{name}.png", f"{name}.png") for name in ("a", "b", "c")]
+    ids = {"a": "7", "b": "b", "c": "c"}  # the first as an annotation file gives it
+    records = [ImageRecord(ids[name], f"{name}.png", (images / f"{name}.png").read_bytes) for name in ids]
     for record in records:
-        Image.new("RGB", (90, 60), "gray").save(record.path)
+        Image.new("RGB", (90, 60), "gray").save(images / record.name)
     store.write(records[0], "k", [MaskRecord(0, block(10, 30), (10, 20, 30, 40), 0.9, "sam")], 60, 90)
     store.write(records[1], "k", [], 60, 90)
     caption = CaptionRecord("a ball", "masked", "beam", "ball", 1.0, 1.0, 1.0, 1.0, 1.0, None)

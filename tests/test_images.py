@@ -1,6 +1,8 @@
 """Listing and decoding of images, readable and not."""
 
 import io
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.images import check_ids, decode_image, image_id_of, list_images, read_bytes
+from pseudo_ris.records import ImageRecord
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -51,13 +54,20 @@ def test_folder_without_images_says_so(tmp_path):
         list_images(tmp_path / "missing")
 
 
-def test_listing_may_be_restricted_to_file_names(tmp_path):
-    for name in ("b.jpg", "a/z.png", "a/c.webp"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [record.name for record in list_images(tmp_path, ["z.png", "b.jpg"])] == ["a/z.png", "b.jpg"]
-    with pytest.raises(UserError, match=r"2 of 3 wanted images are not there, first m\.jpg"):
-        list_images(tmp_path, ["n.jpg", "b.jpg", "m.jpg"])
+def touched(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def test_records_read_their_own_file_also_in_another_process(tmp_path):
+    folder = touched(tmp_path, "b.jpg", "a/z.png")
+    for records in (list_images(folder), pickle.loads(pickle.dumps(list_images(folder)))):
+        assert [record.read() for record in records] == [b"a/z.png", b"b.jpg"]
+    (folder / "b.jpg").unlink()
+    with pytest.raises(BadInputError, match=r"b\.jpg: cannot be read"):
+        records[1].read()
 
 
 def test_two_images_with_one_id_are_both_refused(tmp_path):
@@ -66,7 +76,14 @@ def test_two_images_with_one_id_are_both_refused(tmp_path):
         (tmp_path / name).touch()
     reasons = check_ids(list_images(tmp_path))
     assert sorted(reasons) == ["a.jpg", "a.png", "c/d.jpg", "c__d.jpg"]
-    assert "a.png" in reasons["a.jpg"]
+    assert reasons["a.jpg"] == "image id a is also that of a.png; rename the file, or mend the list that gives it its id"
+
+
+def test_many_images_with_one_id_are_refused_in_few_words():
+    reasons = check_ids([ImageRecord("0", f"{n}.jpg", bytes) for n in range(20000)])
+    assert reasons["7.jpg"].startswith("image id 0 is also that of 0.jpg, 1.jpg, 2.jpg and 19996 more; rename the file")
+    assert reasons["1.jpg"].startswith("image id 0 is also that of 0.jpg, 2.jpg, 3.jpg and 19996 more; rename the file")
+    assert len(reasons) == 20000
 
 
 def test_ids_that_cannot_be_folder_names_are_refused(tmp_path):
@@ -75,6 +92,8 @@ def test_ids_that_cannot_be_folder_names_are_refused(tmp_path):
     folder.mkdir()
     (folder / ("y" * 150 + ".png")).touch()
     assert len(check_ids(list_images(tmp_path))) == 2
+    ids = ["../x", "a/b", "/x", ".lock", "..", "", "a\0b"]
+    assert len(check_ids([ImageRecord(image_id, f"{n}.jpg", bytes) for n, image_id in enumerate(ids)])) == len(ids)
 
 
 def test_rgb_png_is_read_exactly(pixels):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pseudo_ris.cli import run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.demo.coco_writer import load_coco_scenes
 from pseudo_ris.demo.judge import PairCounts, judge_pairs, total
-from pseudo_ris.images import image_id_of
+from pseudo_ris.images import image_id_of, read_bytes
 from pseudo_ris.interchange.parts import PartStore
 from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.records import ImageRecord
@@ -27,7 +28,7 @@ def summarise(scenes: Path, masks: Path, output: Path, name: str, threshold: flo
     judged: list[PairCounts] = []
     drawn = load_coco_scenes(scenes)
     for file_name, scene in drawn:
-        record = ImageRecord(image_id_of(file_name), scenes / "images" / file_name, file_name)
+        record = ImageRecord(image_id_of(file_name), file_name, partial(read_bytes, scenes / "images" / file_name))
         for part in parts.read_all([record]):
             by_id = dict(zip(*store.read(record).decode(*scene.label_map.shape), strict=True))
             found = [by_id[captions.seg_id] for captions in part.masks]

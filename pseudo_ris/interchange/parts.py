@@ -65,7 +65,7 @@ class PartStore:
         for record in records:
             content = self._read(record.image_id)
             if content is not None:
-                yield Part(record.image_id, content["image_name"], tuple(_mask_of(m) for m in content["masks"]))
+                yield Part(record.image_id, record.name, tuple(_mask_of(m) for m in content["masks"]))
 
     def _path(self, image_id: str) -> Path:
         return self.folder / f"{image_id}.json"

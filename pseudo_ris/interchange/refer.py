@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +11,7 @@ from pseudo_ris.errors import UserError
 from pseudo_ris.interchange.plain_pickle import read_plain_pickle
 
 INSTANCES = "instances.json"
+LARGEST_NUMBER = 2**63 - 1
 NUMBERED_COCO_NAME = re.compile(r"(COCO_[a-z]+[0-9]{4}_[0-9]{12})_[0-9]+(\.[a-z]+)")
 
 Value = TypeVar("Value")
@@ -56,39 +55,9 @@ def read_refs(path: Path) -> list[Ref]:
     return [_ref(entry, f"{path}, ref {number}") for number, entry in enumerate(content)]
 
 
-def image_names(path: Path, split: str) -> list[str]:
-    """File names of the images that the refs of a split are about, sorted, each once.
-
-    They are those of instances.json where it lies beside `path`, otherwise the refs' own without their number
-    (`COCO_train2014_000000000009_16.jpg` -> `COCO_train2014_000000000009.jpg`).
-    Raises UserError when a file cannot be read, the split has no refs or an image is not in instances.json.
-    """
-    refs = read_refs(path)
-    chosen = [ref for ref in refs if ref.split == split]
-    if not chosen:
-        splits = ", ".join(sorted({ref.split for ref in refs})) or "none at all"
-        raise UserError(f"--split {split}: {path} has no such split; it has {splits}")
-    instances = path.with_name(INSTANCES)
-    names = _names_in(instances, chosen) if instances.exists() else {plain_name(ref.file_name) for ref in chosen}
-    return sorted(names)
-
-
 def plain_name(file_name: str) -> str:
     """A ref's file name without the number that REFER sets put before the suffix of COCO's names."""
     return NUMBERED_COCO_NAME.sub(r"\1\2", file_name)
-
-
-def _names_in(path: Path, refs: Iterable[Ref]) -> set[str]:
-    """File names of the refs' images by an instances.json."""
-    try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-        names = {image["id"]: Path(image["file_name"]).name for image in images}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a COCO file with images' id and file_name; get it again or move it away") from error
-    unknown = sorted({ref.image_id for ref in refs} - names.keys())
-    if unknown:
-        raise UserError(f"{path}: has no image {unknown[0]}, which the refs name; get both files from the same set")
-    return {names[ref.image_id] for ref in refs}
 
 
 def _ref(entry: Any, where: str) -> Ref:
@@ -116,12 +85,17 @@ def _sentence(entry: Any, where: str) -> Sentence:
 
 def _field(entry: Any, name: str, kind: type[Value], where: str) -> Value:
     value = entry.get(name) if isinstance(entry, dict) else None
-    if not isinstance(value, kind):
+    if not _is(value, kind):
         raise UserError(f"{where}: {name} is missing or no {kind.__name__}; give the refs(...).p of a REFER set")
     return value
 
 
 def _all(values: list[Any], kind: type[Value], where: str) -> tuple[Value, ...]:
-    if not all(isinstance(value, kind) for value in values):
+    if not all(_is(value, kind) for value in values):
         raise UserError(f"{where} must be {kind.__name__} each; give the refs(...).p of a REFER set")
     return tuple(values)
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value is of a kind; a pickle may hold numbers of more digits than can even be shown."""
+    return type(value) is kind and (kind is not int or abs(value) <= LARGEST_NUMBER)

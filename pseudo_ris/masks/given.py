@@ -16,6 +16,7 @@ from pseudo_ris.annotation_files import ListedImage, coco_images, entries_of, fi
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.interchange.refer import INSTANCES
 from pseudo_ris.masks.segmentation import decode_segmentation
+from pseudo_ris.masks.store import without_blank
 from pseudo_ris.records import ImageRecord
 
 LARGEST_ID = 10**18 - 1
@@ -46,10 +47,7 @@ class ImageAnnotations:
                 "give the image that was annotated"
             )
         masks = {seg_id: self._decode(seg_id, height, width) for seg_id in self.segmentations}
-        kept = {seg_id: mask for seg_id, mask in masks.items() if mask.any() and not mask.all()}
-        if masks and not kept:
-            raise BadInputError(f"{self.image.name}: all {len(masks)} annotated masks are blank (all 0 or all 1)")
-        return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, height, width), bool)
+        return without_blank(masks, height, width, self.image.name)
 
     def _decode(self, seg_id: int, height: int, width: int) -> np.ndarray:
         try:

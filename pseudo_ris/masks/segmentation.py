@@ -21,13 +21,16 @@ MAX_COUNT_CHARACTERS = 7
 def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
     """The mask, bool [H, W], of polygons `[[x0, y0, x1, y1, ...], ...]` or of run lengths `{"size": [H, W], "counts": ...}`.
 
-    Polygons are drawn as pycocotools draws them and joined. counts: a list of numbers, or COCO's text of them.
+    Polygons are drawn as pycocotools draws them. counts: a list of numbers, or COCO's text of them. REFER sets have run lengths
+    in a list; what a list holds is joined.
     Raises BadInputError that says what does not fit.
     """
     if isinstance(segmentation, dict):
         return _from_runs(segmentation, height, width)
     if not isinstance(segmentation, list) or not segmentation:
         raise BadInputError("segmentation is neither polygons nor run lengths")
+    if all(isinstance(part, dict) for part in segmentation):
+        return np.logical_or.reduce([_from_runs(part, height, width) for part in segmentation])
     for polygon in segmentation:
         _check_polygon(polygon, height, width)
     joined = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))

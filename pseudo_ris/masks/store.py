@@ -7,17 +7,17 @@ masks; it is written last, so masks without it are not finished.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.files import prepare_folder, replace_folder, write_atomic, writing
 from pseudo_ris.images import read_bytes
+from pseudo_ris.interchange.mask_png import decode_mask, encode_mask
 from pseudo_ris.records import ImageRecord, MaskRecord
 from pseudo_ris.shards import Shard, reading_from, working_in
 
@@ -47,10 +47,18 @@ class StoredMasks:
                     f"{self.image_id}/{seg_id}.png: {mask.shape[1]}x{mask.shape[0]} pixels, its image has "
                     f"{width}x{height}; make the masks anew from this image"
                 )
-        kept = {seg_id: mask for seg_id, mask in masks.items() if mask.any() and not mask.all()}
-        if masks and not kept:
-            raise BadInputError(f"{self.image_id}: all {len(masks)} masks are blank (all 0 or all 1)")
-        return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, height, width), bool)
+        return without_blank(masks, height, width, self.image_id)
+
+
+def without_blank(masks: Mapping[int, np.ndarray], height: int, width: int, name: str) -> tuple[list[int], np.ndarray]:
+    """Seg ids and masks bool [N, H, W] of the masks of the image `name` that are neither all 0 nor all 1.
+
+    Raises BadInputError when there are masks and all are.
+    """
+    kept = {seg_id: mask for seg_id, mask in masks.items() if mask.any() and not mask.all()}
+    if masks and not kept:
+        raise BadInputError(f"{name}: all {len(masks)} masks are blank (all 0 or all 1)")
+    return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, height, width), bool)
 
 
 class MaskStore:
@@ -101,7 +109,7 @@ class MaskStore:
         meta_path = self._meta_path(record.image_id)
         with writing(meta_path):
             meta_path.unlink(missing_ok=True)
-        replace_folder(self.folder / record.image_id, {f"{mask.seg_id}.png": _encode(mask.mask) for mask in masks})
+        replace_folder(self.folder / record.image_id, {f"{mask.seg_id}.png": encode_mask(mask.mask) for mask in masks})
         if not masks:
             with writing(self.folder):
                 (self.folder / record.image_id).rmdir()
@@ -151,12 +159,8 @@ class MaskStore:
         return meta if isinstance(meta, dict) else None
 
 
-def _encode(mask: np.ndarray) -> bytes:
-    return cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
-
-
 def _decode(data: bytes, name: str) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise BadInputError(f"{name}: not a readable PNG; make the masks anew")
-    return pixels >= 128
+    try:
+        return decode_mask(data)
+    except BadInputError as error:
+        raise BadInputError(f"{name}: not a readable PNG; make the masks anew") from error

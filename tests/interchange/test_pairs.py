@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudo_ris.config import ScoringConfig
 from pseudo_ris.errors import UserError
-from pseudo_ris.interchange.pairs import read_pairs, write_pairs
-from pseudo_ris.interchange.parts import PartStore
+from pseudo_ris.interchange.pairs import PAPER_COLUMNS, read_pairs, write_pairs
+from pseudo_ris.interchange.parts import Part, PartStore
 from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions
 
 NAME = "pairs"
@@ -23,7 +23,7 @@ def caption(text: str, doc: float, rival: int | None = 2) -> CaptionRecord:
 
 
 def image(number: int) -> ImageRecord:
-    return ImageRecord(str(number), Path(f"{number}.jpg"), f"{number}.jpg")
+    return ImageRecord(str(number), f"{number}.jpg", Path(f"{number}.jpg").read_bytes)
 
 
 @pytest.fixture
@@ -98,3 +98,34 @@ def test_bad_cells_name_file_row_and_column_and_are_never_evaluated(store, tmp_p
     path.write_text(content.replace(old, new, 1))
     with pytest.raises(UserError, match=message):
         read_pairs(path)
+
+
+def test_lists_may_be_python_literals_as_the_release_writes_them(tmp_path):
+    sentences, docs = ["a ball", 'the dog\'s "red" ball', "a\nb"], [1.5, 2, 0.5]
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([PAPER_COLUMNS, [0, "1.jpg", "1", 0, 3, str(sentences), str(docs), 0]])
+    (row,) = read_pairs(tmp_path / "pairs.csv")
+    assert (row["pseudo_caption"], row["doc"]) == (sentences, docs)
+
+
+@given(name=st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.text(',"\r\n; ', max_size=6))
+@settings(deadline=None, max_examples=40)
+def test_any_image_name_survives(name, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    mask = MaskCaptions(0, False, (caption("a ball", 1.5),))
+    write_pairs([Part("1", name, (mask,))], folder, NAME, ScoringConfig(threshold=1.0))
+    assert [row["img_name"] for row in read_pairs(folder / "pairs.csv")] == [name]
+
+
+def test_files_that_cannot_be_finished_leave_the_earlier_ones_alone(tmp_path):
+    parts = [Part("1", "1.jpg", (MaskCaptions(0, False, (caption("a ball", 1.5),)),))]
+    write_pairs(parts, tmp_path, NAME, ScoringConfig())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def broken():
+        yield parts[0]
+        raise UserError("the second part is damaged")
+
+    with pytest.raises(UserError, match="second part"):
+        write_pairs(broken(), tmp_path, NAME, ScoringConfig())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

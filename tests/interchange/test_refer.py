@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import shutil
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 
 from pseudo_ris.errors import UserError
-from pseudo_ris.images import image_id_of
-from pseudo_ris.interchange.refer import Ref, Sentence, image_names, plain_name, read_refs
+from pseudo_ris.interchange.refer import Ref, Sentence, plain_name, read_refs
 
 # See the README beside it.
 REFS = Path(__file__).parent / "golden" / "refcoco" / "refs(unc).p"
@@ -70,41 +67,10 @@ def test_byte_strings_of_python_2_are_latin_1(tmp_path):
     assert read_refs(written(tmp_path, content))[0].split == "cafés"
 
 
-def test_image_names_come_from_instances_json(tmp_path):
-    assert image_names(REFS, "train") == ["COCO_train2014_000000900001.jpg"]
-    path = written(tmp_path, [ref(), ref(image_id=7), ref(), ref(image_id=8, split="val")])
-    images = [{"id": image_id, "file_name": f"scene_{image_id}.png"} for image_id in (9, 8, 7)]
-    (tmp_path / "instances.json").write_text(json.dumps({"images": images}))
-    assert image_names(path, "train") == ["scene_7.png", "scene_9.png"]
-
-
-def test_without_instances_json_the_number_in_the_refs_names_is_left_out(tmp_path):
-    path = shutil.copy(REFS, tmp_path)
-    assert [image_names(Path(path), split) for split in ("train", "val")] == [image_names(REFS, s) for s in ("train", "val")]
-    assert image_id_of(image_names(Path(path), "testA")[0]) == "900003"
+def test_names_without_a_ref_s_number_stay():
+    assert plain_name("COCO_train2014_000000000009_16.jpg") == "COCO_train2014_000000000009.jpg"
     for name in ("COCO_train2014_000000000009.jpg", "scene_00009.png", "000000000009.jpg"):
         assert plain_name(name) == name
-
-
-def test_an_unknown_split_names_those_there_are():
-    with pytest.raises(UserError, match=r"--split test: .*refs\(unc\)\.p has no such split; it has testA, train, val"):
-        image_names(REFS, "test")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"not json", "not a COCO file"),
-        (b'{"images": [{"id": 9}]}', "not a COCO file"),
-        (b"[]", "not a COCO file"),
-        (b'{"images": [{"id": 8, "file_name": "x.jpg"}]}', "has no image 9, which the refs name"),
-    ],
-)
-def test_bad_instances_are_one_line(tmp_path, content, message):
-    (tmp_path / "instances.json").write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        image_names(written(tmp_path, [ref()]), "train")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

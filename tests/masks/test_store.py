@@ -12,7 +12,7 @@ from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.records import ImageRecord, MaskRecord
 from pseudo_ris.shards import ALL, Shard
 
-RECORD = ImageRecord("a__b", Path("a/b.jpg"), "a/b.jpg")
+RECORD = ImageRecord("a__b", "a/b.jpg", Path("a/b.jpg").read_bytes)
 
 
 def mask(x0: int, x1: int, shape=(12, 16)) -> np.ndarray:

@@ -1,0 +1,34 @@
+"""Masks as PNG files of 0 and 255, as ETRIS and CRIS keep them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pseudo_ris.errors import BadInputError
+from pseudo_ris.interchange.pair_set import check_size
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """The PNG, 8 bits grey, of a mask, bool [H, W]."""
+    return cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
+
+
+def decode_mask(data: bytes) -> np.ndarray:
+    """The mask, bool [H, W], of an image file: where its grey value is 128 or more.
+
+    Half of the range and not 255: ETRIS's tools add up overlapping polygons in 8 bits, and two give 254.
+    Raises BadInputError.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            check_size(file.height, file.width)
+            return np.asarray(file.convert("L")) >= 128
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        # Pillow's own text for what it cannot identify holds a memory address
+        raise BadInputError(f"mask: not a readable image ({type(error).__name__}); get the file again") from error

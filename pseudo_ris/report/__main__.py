@@ -1,0 +1,91 @@
+"""The quality report of a set of pairs: one HTML file with figures, charts and a gallery, to be opened without a network.
+
+python -m pseudo_ris.report --pairs FILE.csv --images DIR --masks DIR --output FILE.html
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pseudo_ris.cli import run_recipe
+from pseudo_ris.config import CaptionGenerationConfig
+from pseudo_ris.distinctiveness.candidate_table import CandidateTable, read_table
+from pseudo_ris.distinctiveness.selection_rules import Selection, SelectionRules
+from pseudo_ris.errors import UserError
+from pseudo_ris.files import write_atomic
+from pseudo_ris.report.gallery import ImageRows, evenly, images_of, view_images
+from pseudo_ris.report.page import Report, build_page
+from pseudo_ris.report.page_data import gallery_data, rows_by_image
+
+DEMO = CaptionGenerationConfig()
+MAX_IMAGES = 2000
+
+
+def write_report(
+    pairs: Path, images: Path, masks: Path, output: Path, threshold: float, max_images: int = MAX_IMAGES
+) -> Report:
+    """Writes the report of a pairs CSV; it appears whole. Returns what it was made of.
+
+    max_images: at most this many images are in the gallery; the figures are of all.
+    Raises UserError when the CSV does not fit, a folder is missing or the report cannot be written.
+    """
+    if max_images < 0:
+        raise UserError(f"--max-images {max_images}: must be 0 or more")
+    table = read_table(pairs)
+    selection = Selection(table)
+    selection.apply(SelectionRules(doc=threshold))
+    rows = rows_by_image(table)
+    expected = _expected(table, rows, pairs)
+    records, unseen = images_of(images, masks, expected)
+    shown = evenly(len(records), max_images)
+    views = list(tqdm(view_images(masks, records, expected, shown), total=len(records), desc="images", unit="img", leave=False))
+    gallery = gallery_data(table, selection.kept, [views[index] for index in sorted(shown)], rows, threshold)
+    report = Report(pairs.name, table, selection.kept, threshold, views, sorted(shown), gallery, unseen)
+    write_atomic(output, build_page(report))
+    return report
+
+
+def _expected(table: CandidateTable, rows: Mapping[str, Sequence[int]], pairs: Path) -> dict[str, ImageRows]:
+    """Each image's id and seg ids by the CSV. Raises UserError when it names an image by two ids or a mask twice."""
+    ids = table.image_id.strings()
+    expected: dict[str, ImageRows] = {}
+    for name, own in rows.items():
+        if len({ids[row] for row in own}) > 1:
+            raise UserError(f"{pairs}: {name} has two values of img_id; write the file again with stage 2")
+        seg_ids = tuple(int(table.seg_id[row]) for row in own)
+        if len(set(seg_ids)) < len(seg_ids):
+            raise UserError(f"{pairs}: {name} has two rows of one seg_id; write the file again with stage 2")
+        expected[name] = ImageRows(str(ids[own[0]]), seg_ids)
+    return expected
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line above."""
+    folder = Path(DEMO.output)
+    pairs, output = folder / f"{DEMO.name}.csv", folder / "report.html"
+    parser = argparse.ArgumentParser(
+        prog="python -m pseudo_ris.report",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--pairs", type=Path, default=pairs, help="stage 2's CSV")
+    parser.add_argument("--images", type=Path, default=Path(DEMO.images), help="folder of images")
+    parser.add_argument("--masks", type=Path, default=Path(DEMO.masks), help="stage 1's folder of masks")
+    parser.add_argument("--output", type=Path, default=output, help="HTML file to write")
+    parser.add_argument("--threshold", type=float, default=DEMO.scoring.threshold, help="of the DoC filter")
+    parser.add_argument("--max-images", type=int, default=MAX_IMAGES, help="at most this many images are in the gallery")
+    arguments = parser.parse_args(argv)
+    report = write_report(**vars(arguments))
+    problems = sum(len(view.problems) for view in report.views)
+    print(f"{len(report.table.seg_id)} masks of {len(report.views)} images, {len(report.shown)} images in the gallery")
+    print(f"{problems} problems" + (", listed in the report" if problems else ""))
+    print(f"report: {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,188 @@
+"""The pictures of the report: each image as a thumbnail with the outlines of its masks, their areas and their duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import cv2
+import numpy as np
+
+from pseudo_ris.errors import BadInputError
+from pseudo_ris.images import check_ids, decode_image, list_images
+from pseudo_ris.masks.packed import iou_with, pack
+from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.records import ImageRecord
+
+THUMBNAIL = 320
+JPEG = (cv2.IMWRITE_JPEG_QUALITY, 70, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+DUPLICATE_IOU = 0.9
+SIMPLIFY = 0.6
+"""Pixels of the thumbnail by which a simplified outline may miss the mask's edge."""
+SPECK = 2.0
+"""Parts of an outline that enclose less, in square pixels of the thumbnail, are not drawn beside larger ones."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A mask in the pixels of its thumbnail. path: of an SVG; fill rule even-odd. x, y: a point well inside, for its number."""
+
+    path: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class MaskView:
+    """One mask. share: of the image's pixels. twins: seg ids of the image's masks it is a duplicate of (IoU > 0.9).
+
+    outline: None where the image is not shown.
+    """
+
+    seg_id: int
+    share: float
+    twins: tuple[int, ...]
+    outline: Outline | None
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture of an image: its JPEG file and its size in pixels."""
+
+    jpeg: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """One image of the report. thumbnail: None where it is not shown. problems: what is missing or cannot be read."""
+
+    image_id: str
+    name: str
+    masks: tuple[MaskView, ...]
+    thumbnail: Thumbnail | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """What the CSV says of one image: its id and the seg ids of its rows, in their order."""
+
+    image_id: str
+    seg_ids: tuple[int, ...]
+
+
+def images_of(images: Path, masks: Path, rows: Mapping[str, ImageRows]) -> tuple[list[ImageRecord], int]:
+    """The images of the report, and how many others the folder holds, which stage 1 has not seen.
+
+    They are those the CSV names (rows: image name -> its rows), in its order, then those for which stage 1 recorded something
+    but the CSV has no row. Only files that the folder lists are ever opened, whatever the CSV names.
+    Raises UserError when a folder is missing or the image folder holds no image.
+    """
+    store = MaskStore.existing(masks)
+    listed = list_images(images)
+    reads = {record.name: record.read for record in listed}
+    named = [ImageRecord(of.image_id, name, reads.get(name, partial(_missing, name))) for name, of in rows.items()]
+    others = [record for record in listed if record.name not in rows]
+    known = [record for record in others if store.is_known(record) or (masks / record.image_id).is_dir()]
+    return named + known, len(others) - len(known)
+
+
+def evenly(count: int, most: int) -> frozenset[int]:
+    """Indices of at most `most` of `count` things, evenly spread, the first among them."""
+    return frozenset(range(count)) if count <= most else frozenset(index * count // most for index in range(most))
+
+
+def view_images(
+    masks: Path, records: Sequence[ImageRecord], rows: Mapping[str, ImageRows], shown: Collection[int]
+) -> Iterator[ImageView]:
+    """Views of the images, one at a time; those whose index is in `shown` with thumbnail and outlines.
+
+    What is missing or cannot be read becomes a problem of its view.
+    """
+    store = MaskStore(masks)
+    for index, record in enumerate(records):
+        expected = rows[record.name].seg_ids if record.name in rows else None
+        try:
+            yield _view(record, store, expected, index in shown)
+        except BadInputError as error:
+            yield ImageView(record.image_id, record.name, (), None, (str(error),))
+
+
+def outline_of(mask: np.ndarray, width: int, height: int) -> Outline:
+    """The outline of a mask, bool [H, W] with a pixel set, in a picture of width x height pixels (its centres at integers)."""
+    small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    # A mask thinner than a pixel of the thumbnail still gets an outline.
+    solid = (small >= 0.5 if (small >= 0.5).any() else small > 0).astype(np.uint8)
+    contours, _ = cv2.findContours(solid, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    large = [contour for contour in contours if cv2.contourArea(contour) >= SPECK] or contours
+    path = "".join(_path_of(cv2.approxPolyDP(contour, SIMPLIFY, True)[:, 0]) for contour in large)
+    depth = cv2.distanceTransform(np.pad(solid, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = divmod(int(depth.argmax()), width)
+    return Outline(path, x, y)
+
+
+def twins_of(masks: np.ndarray, seg_ids: Sequence[int]) -> list[tuple[int, ...]]:
+    """For each mask, bool [N, H, W], the seg ids of the others whose IoU with it is over 0.9."""
+    packed = pack(masks)
+    alike = (iou_with(packed, index, packed) > DUPLICATE_IOU for index in range(len(masks)))
+    return [tuple(seg_ids[other] for other in np.flatnonzero(row) if other != index) for index, row in enumerate(alike)]
+
+
+def _missing(name: str) -> NoReturn:
+    raise BadInputError(f"{name}: is not in the folder of images")
+
+
+def _view(record: ImageRecord, store: MaskStore, expected: Sequence[int] | None, shown: bool) -> ImageView:
+    """Raises BadInputError when the image cannot be read."""
+    image = decode_image(record.read(), record.name)
+    height, width = image.shape[:2]
+    thumbnail = _thumbnail(image) if shown else None
+    try:
+        _check_id(record)
+        seg_ids, masks = store.read(record).decode(height, width)
+    except BadInputError as error:
+        return ImageView(record.image_id, record.name, (), thumbnail, (str(error),))
+    views = [
+        MaskView(seg_id, float(mask.mean()), twins, outline_of(mask, thumbnail.width, thumbnail.height) if thumbnail else None)
+        for seg_id, mask, twins in zip(seg_ids, masks, twins_of(masks, seg_ids), strict=True)
+    ]
+    return ImageView(record.image_id, record.name, tuple(views), thumbnail, tuple(_differences(record, seg_ids, expected)))
+
+
+def _check_id(record: ImageRecord) -> None:
+    """An id of the CSV names a folder of masks: it must not lead elsewhere."""
+    for reason in check_ids([record]).values():
+        raise BadInputError(f"{record.name}: {reason}")
+
+
+def _differences(record: ImageRecord, seg_ids: Sequence[int], expected: Sequence[int] | None) -> Iterator[str]:
+    """What the masks on disk and the rows of the CSV do not agree on."""
+    if expected is None and seg_ids:
+        yield f"{record.name}: has {len(seg_ids)} masks but no row in the CSV"
+        return
+    expected = expected or ()
+    for seg_id in sorted(set(expected) - set(seg_ids)):
+        yield f"{record.image_id}/{seg_id}.png: the CSV has a row for it, but the mask is missing or blank"
+    for seg_id in sorted(set(seg_ids) - set(expected)):
+        yield f"{record.image_id}/{seg_id}.png: is a mask without a row in the CSV"
+
+
+def _thumbnail(image: np.ndarray) -> Thumbnail:
+    """Of RGB uint8 [H, W, 3]; its longer side has at most THUMBNAIL pixels."""
+    height, width = image.shape[:2]
+    scale = min(1.0, THUMBNAIL / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), JPEG)[1]
+    return Thumbnail(jpeg.tobytes(), *size)
+
+
+def _path_of(points: np.ndarray) -> str:
+    """SVG path of a closed polygon, int [n, 2] (x, y): its first point, then steps."""
+    steps = np.diff(points, axis=0)
+    return f"M{points[0, 0]} {points[0, 1]}" + "".join(f"l{x} {y}" for x, y in steps.tolist()) + "z"

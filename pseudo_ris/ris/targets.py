@@ -1,0 +1,77 @@
+"""What a RIS model is trained on: masks with their expressions, from a pairs CSV or from pairs in any exchange format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.interchange.csv_pairs import kept_sentences
+from pseudo_ris.interchange.mask_png import decode_mask
+from pseudo_ris.interchange.pair_rows import open_pairs
+from pseudo_ris.interchange.pair_set import PairImage
+from pseudo_ris.interchange.safe_paths import check_name, read_inside, reader_inside
+
+
+@dataclass(frozen=True)
+class Target:
+    """One mask with its expressions, at least one.
+
+    name: what errors call it. read_image: gives the encoded image. read_mask: gives the mask, bool [H, W]. Both open nothing
+    before they are called, may be handed to other processes and raise BadInputError.
+    """
+
+    name: str
+    read_image: Callable[[], bytes]
+    read_mask: Callable[[], np.ndarray]
+    sentences: tuple[str, ...]
+
+
+def targets_of_images(images: Iterable[PairImage]) -> list[Target]:
+    """The objects of pairs with all their sentences; those without any are left out."""
+    return [
+        Target(f"{image.name}, mask {each.seg_id}", image.read, each.mask.decode, each.sentences)
+        for image in images
+        for each in image.objects
+        if each.sentences
+    ]
+
+
+def targets_of_csv(
+    pairs: Path, images: Path, masks: Path, threshold: float = 1.0, fallback: Literal["drop", "unfiltered"] = "drop"
+) -> list[Target]:
+    """The rows of a pairs CSV with the expressions that the DoC rule keeps (see select.kept_candidates).
+
+    images: folder in which `img_name` lies. masks: folder of `<img_id>/<seg_id>.png`. Rows of which none is kept are left out.
+    Raises UserError that names the file, and the row and column that do not fit or the image or mask that is missing.
+    """
+    targets = []
+    for row in open_pairs(pairs)[1]:
+        sentences = kept_sentences(row, threshold, fallback)
+        if sentences:
+            mask = f"{row['img_id']}/{row['seg_id']}.png"
+            where = f"{pairs}, index {row['index']}"
+            _require(images, str(row["img_name"]), f"{where}, img_name", "give the images that stage 2 had")
+            _require(masks, mask, f"{where}, seg_id", "give stage 1's folder of masks")
+            read_image = reader_inside(images, str(row["img_name"]))
+            targets.append(Target(f"{row['img_name']}, mask {mask}", read_image, partial(_read_mask, masks, mask), sentences))
+    return targets
+
+
+def _require(folder: Path, name: str, where: str, remedy: str) -> None:
+    """Raises UserError when a file is missing now, and not in the middle of an epoch."""
+    try:
+        check_name(name)
+    except BadInputError as error:
+        raise UserError(f"{where}: {error}") from error
+    if not (folder / name).is_file():
+        raise UserError(f"{where}: {folder / name} is missing; {remedy}")
+
+
+def _read_mask(folder: Path, name: str) -> np.ndarray:
+    return decode_mask(read_inside(folder, name))
