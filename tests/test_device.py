@@ -30,6 +30,7 @@ def test_some_parameters_stay_in_single_precision():
     ]
 
 
+@pytest.mark.slow
 def test_the_peak_is_of_this_process_and_stays_when_memory_is_given_back():
     code = (
         "import torch; from pseudo_ris.device import *; x = torch.ones(2**28); del x; print(peak_memory(torch.device('cpu')))"

@@ -178,6 +178,7 @@ def test_killed_process_leaves_nothing_and_the_next_one_asks_for_the_rest_only(t
     assert_clean(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_download_once(tmp_path, serve):
     server = serve(stall_after=300_000)
     first = start_fetching(server.url, tmp_path)

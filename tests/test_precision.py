@@ -16,7 +16,7 @@ from pseudo_ris.demo.scenes import draw_scene
 from pseudo_ris.distinctiveness.clip import ClipScorer
 from pseudo_ris.masks.cutler import Cutler
 
-HALVES = ("bf16", "fp16")
+HALVES = ("bf16", pytest.param("fp16", marks=pytest.mark.slow))
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -101,6 +101,7 @@ def test_wrong_size_is_refused_before_it_is_downloaded(tmp_path, serve):
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_slow_but_steady_server_is_waited_for(tmp_path, serve):
     server = serve(pause=0.15, piece=125_001)  # 1.2 s in all
     get(published(server.url), tmp_path, patience=SECOND)

@@ -165,6 +165,7 @@ def test_colours_can_be_read_from_the_pixels(scenes):
     assert np.mean(right) >= 0.95
 
 
+@pytest.mark.slow
 def test_look_alikes_are_frequent_and_twins_rare():
     objects = twins = alone = same_category_and_colour = 0
     for index in range(100):
@@ -191,6 +192,7 @@ def test_scene_set_round_trip(tmp_path):
         SceneSet.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_workers_build_the_same_set():
     one = build_scene_set("train", 4, 10, free_forms=True, progress=False)
     two = build_scene_set("train", 4, 10, free_forms=True, workers=2, progress=False)

@@ -96,6 +96,7 @@ def test_the_image_encoder_starts_from_the_detector(scenes, detector, monkeypatc
     assert all(torch.equal(value, pyramid[name]) for name, value in detector.backbone.state_dict().items())
 
 
+@pytest.mark.slow
 def test_training_repeats_itself_and_leaves_stored_statistics(scenes, detector, monkeypatch):
     monkeypatch.setattr(training, "IMAGES_PER_STEP", 2)
     first, second, other = (training.train_sam([scenes], detector, seed, steps=2).state_dict() for seed in (0, 0, 1))
