@@ -65,7 +65,7 @@ def check_ids(records: Sequence[ImageRecord]) -> dict[str, str]:
     for image_id, names in by_id.items():
         if len(names) > 1:
             reasons |= {name: f"image id {image_id} is also that of {_others(names, name)}; {REMEDY}" for name in names}
-        elif not _names_a_folder(image_id):
+        elif not names_a_folder(image_id):
             reasons[names[0]] = f"image id {image_id[:40]} is reserved, too long or no name of a folder; {REMEDY}"
     return reasons
 
@@ -76,7 +76,8 @@ def _others(names: Sequence[str], name: str) -> str:
     return ", ".join(others) + (f" and {more} more" if more else "")
 
 
-def _names_a_folder(image_id: str) -> bool:
+def names_a_folder(image_id: str) -> bool:
+    """Whether a folder of masks can have the id as its name."""
     allowed = image_id not in RESERVED_IDS and not image_id.startswith(".") and not FORBIDDEN_IN_IDS & set(image_id)
     return allowed and len(image_id.encode()) <= MAX_ID_BYTES
 

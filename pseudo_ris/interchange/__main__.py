@@ -1,7 +1,8 @@
-"""Brings pairs into the formats that trainers read, and from one of them into another.
+"""Brings pairs into the formats that trainers read, from one of them into another, and into folders of images and masks.
 
 python -m pseudo_ris.interchange export --to FORMAT OUT [--pairs FILE.csv --images DIR --masks DIR ...]
 python -m pseudo_ris.interchange convert --from FORMAT IN --to FORMAT OUT [--images DIR]
+python -m pseudo_ris.interchange unpack --from FORMAT IN OUT [--images DIR]
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pseudo_ris.interchange.formats import DATASET, FORMATS, Writing, write_veri
 from pseudo_ris.interchange.outputs import require_free
 from pseudo_ris.interchange.pair_set import PairImage
 from pseudo_ris.interchange.split import with_splits
+from pseudo_ris.interchange.unpack import unpack
 
 STAGE_2 = CaptionGenerationConfig()
 
@@ -26,6 +28,10 @@ def main(argv: Sequence[str]) -> int:
     """Writes a set, reads it back, compares, and says what it holds. Returns the exit code. Raises UserError."""
     options = _parse(argv)
     require_free(options.out)
+    if options.command == "unpack":
+        totals = unpack(FORMATS[options.source_format].read(options.input, options.images), options.out)
+        print(f"{totals.images} images, {totals.objects} masks, written to images and masks in {options.out}")
+        return 0
     how = Writing(options.dataset, options.copy_images)
     totals = write_verified(options.out, options.source(options), options.to, how)
     print(f"{totals}, written to {options.out} as {options.to}, read back and found equal")
@@ -53,9 +59,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="export | convert")
+    commands = parser.add_subparsers(required=True, metavar="export | convert | unpack", dest="command")
     _add_export(commands.add_parser("export", help="stage 2's pairs", formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     _add_convert(commands.add_parser("convert", help="a set in one of the formats"))
+    _add_unpack(commands.add_parser("unpack", help="a set's images and masks as folders, for the report and for export"))
     return parser.parse_args(argv)
 
 
@@ -77,11 +84,20 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
+    _add_input(parser)
+    _add_target(parser)
+    parser.set_defaults(source=_converted)
+
+
+def _add_unpack(parser: argparse.ArgumentParser) -> None:
+    _add_input(parser)
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write; must not exist")
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="source_format", choices=tuple(FORMATS), required=True, help="format of IN")
     parser.add_argument("input", metavar="IN", type=Path, help="the set: a file or a folder")
-    _add_target(parser)
     parser.add_argument("--images", type=Path, help="folder of the images, default IN/images; some formats hold them")
-    parser.set_defaults(source=_converted)
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from pseudo_ris.demo.coco_writer import load_coco_scenes
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.interchange.__main__ import main
 from pseudo_ris.interchange.formats import FORMATS, Writing, write_verified
+from pseudo_ris.interchange.unpack import unpack
 from pseudo_ris.interchange.verify import compare
 
 ROOT = Path(__file__).parents[2]
@@ -146,3 +148,27 @@ def test_a_writer_that_loses_something_is_found_out(tmp_path, monkeypatch):
     monkeypatch.setattr("pseudo_ris.interchange.formats.FORMATS", kept)
     with pytest.raises(UserError, match="image '8', split train: is missing"):
         write_verified(tmp_path / "out", lambda: [image("7"), image("8")], "coco", Writing())
+
+
+@pytest.mark.parametrize("name", ["lmdb", "coco"])
+def test_unpack_gives_the_folders_that_pairs_were_made_of(stage_2, tmp_path, name, capsys):
+    assert main(["export", "--to", name, str(tmp_path / "set"), "--copy-images", *stage_2]) == 0
+    assert main(["unpack", "--from", name, str(tmp_path / "set"), str(tmp_path / "out")]) == 0
+    assert "3 images" in capsys.readouterr().out.splitlines()[-1]
+    made = {path.relative_to(tmp_path / "masks") for path in (tmp_path / "masks").rglob("*.png")}
+    found = {path.relative_to(tmp_path / "out" / "masks") for path in (tmp_path / "out" / "masks").rglob("*.png")}
+    assert found == made
+    for path in found:
+        both = [
+            cv2.imread(str(folder / path), cv2.IMREAD_GRAYSCALE) for folder in (tmp_path / "masks", tmp_path / "out" / "masks")
+        ]
+        assert (both[0] == both[1]).all()
+    for path in (tmp_path / "out" / "images").iterdir():
+        assert path.read_bytes() == (DEMO / "images" / path.name).read_bytes()
+
+
+def test_unpack_refuses_ids_that_lead_elsewhere(tmp_path):
+    odd = dataclasses.replace(image("a", [thing(0)]), image_id="..")
+    with pytest.raises(UserError, match="its id is no name of a folder"):
+        unpack([odd], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
