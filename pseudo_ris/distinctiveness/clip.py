@@ -86,14 +86,33 @@ class ClipScorer:
         distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}
         if not distinct:
             return torch.empty(0, self.model.text_projection.shape[1], device=scale.device)
-        batches = self.tokenizer(list(distinct)).to(scale.device).split(TEXTS_PER_BATCH)
-        rows = torch.cat([normalize(self.model.encode_text(batch).float(), dim=-1) for batch in batches])
+        tokens = self.tokenizer(list(distinct)).to(scale.device)
+        by_length = tokens.argmax(1).argsort(stable=True)  # the end token is the highest
+        batches = tokens[by_length].split(TEXTS_PER_BATCH)
+        rows = torch.cat([normalize(_encode_texts(self.model, batch).float(), dim=-1) for batch in batches])
+        rows = rows[by_length.argsort()]
         return rows[torch.tensor([distinct[text] for text in texts], device=scale.device)]
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Cosine similarity times CLIP's logit scale: unit rows [B, D] and [T, D] -> float32 [B, T]."""
         return self.model.logit_scale.exp() * images @ texts.T
+
+
+def _encode_texts(model: CLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """`model.encode_text` of int64 [T, context length], up to the longest text's end: what follows is never looked back at.
+
+    Expressions are 10 to 30 of CLIP's 77 tokens long. Models that look ahead or take another position run as they are.
+    """
+    if model.attn_mask is None or model.text_pool_type != "argmax" or not isinstance(model.text_projection, torch.Tensor):
+        return model.encode_text(tokens)
+    ends = tokens.argmax(1)
+    length = int(ends.max()) + 1
+    kind = model.transformer.get_cast_dtype()
+    hidden = model.token_embedding(tokens[:, :length]).to(kind) + model.positional_embedding[:length].to(kind)
+    hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+    at_end = model.ln_final(hidden[torch.arange(len(ends), device=ends.device), ends])
+    return at_end @ model.text_projection
 
 
 def _open_clip_settings(architecture: str) -> dict:

@@ -87,3 +87,22 @@ def test_rn50_is_built_as_openai_trained_it():
     assert sum(parameter.numel() for parameter in model.parameters()) == 102_007_137
     assert type(model.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     assert model.visual.image_size == 224
+
+
+@pytest.mark.parametrize("batch", [2, 256])
+def test_texts_of_any_length_are_encoded_as_open_clip_does(scorer, batch, monkeypatch):
+    monkeypatch.setattr("pseudo_ris.distinctiveness.clip.TEXTS_PER_BATCH", batch)
+    texts = [" ".join(["a red dog and"] * count) for count in (3, 0, 1, 30, 2)]
+    with torch.inference_mode():
+        expected = scorer.model.encode_text(scorer.tokenizer(texts), normalize=True)
+    torch.testing.assert_close(scorer.embed_texts(texts), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_text_tower_that_looks_ahead_sees_the_whole_context(weights, monkeypatch):
+    scorer = ClipScorer.from_config(ClipConfig(weights=str(weights)), "cpu")
+    causal = scorer.embed_texts(["a red dog"])
+    monkeypatch.setattr(scorer.model, "attn_mask", None)
+    with torch.inference_mode():
+        expected = scorer.model.encode_text(scorer.tokenizer(["a red dog"]), normalize=True)
+    torch.testing.assert_close(scorer.embed_texts(["a red dog"]), expected)
+    assert not torch.allclose(expected, causal, atol=1e-3)
