@@ -28,6 +28,7 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
 from pseudo_ris.config import SamConfig
+from pseudo_ris.device import pick_device
 from pseudo_ris.masks.automatic_masks import AutomaticMasks, SamMasks
 from pseudo_ris.masks.sam import build_sam
 from pseudo_ris.weights import ready_model
@@ -126,7 +127,7 @@ def pictures(architecture: str, count: int, longest_edge: int | None) -> list[np
 
 def measure(name: str, config: SamConfig, images: list[np.ndarray], device: str) -> Measured:
     """Runs one of GENERATORS."""
-    generator = GENERATORS[name](ready_model(build_sam, config, "sam").to(device), config)
+    generator = GENERATORS[name](ready_model(build_sam, config, "sam").to(pick_device(device)), config)
     before = peak_bytes()
     generator(images[0])
     start = time.perf_counter()

@@ -4,8 +4,8 @@
 
 Each stage is run by its script in a fresh process, once with this checkout and once with the files of the reference revision,
 in the same environment. Seconds are those of the stages' own closing lines: without start and imports, with loading the models.
-The last line is one JSON object; `ratio` is of images a second through both stages. How many of the masks and expressions are
-equal stands beside it.
+The last line is one JSON object; `ratio` is of images a second through both stages. How many masks are equal, how many of them
+have equal expressions, and by how much DoC then differs stands beside it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from typing import Any
 
 from common import in_fresh_process, print_json, print_table
 
+from pseudo_ris.interchange.pair_rows import Row
+from pseudo_ris.interchange.pairs import read_pairs
+
 ROOT = Path(__file__).parents[1]
 BEFORE = "af55615c73"
 STAGE1 = Path("generate_masks", "cutler_sam_masks.py")
@@ -37,13 +40,13 @@ PAIRS = "distinctive_captions_cc3m.csv"
 
 @dataclass(frozen=True)
 class Figures:
-    """One revision: images made, seconds and peak GiB by stage; the files of masks and pairs it wrote."""
+    """One revision: images made, seconds and peak GiB by stage; the files of masks it wrote; rows of its pairs by mask."""
 
     images: int
     seconds: dict[str, float]
     peak_gib: dict[str, float | None] = field(default_factory=dict)
     masks: dict[str, bytes] = field(default_factory=dict)
-    expressions: list[str] = field(default_factory=list)
+    rows: dict[tuple[str, int], Row] = field(default_factory=dict)
 
 
 def checkout(revision: str, folder: Path) -> Path:
@@ -73,7 +76,8 @@ def run_stages(tree: Path, output: Path, threads: int) -> Figures:
         peak = re.search(r"peak memory ([\d.]+) GiB", shown)
         peaks[stage] = float(peak[1]) if peak else None
     written = {path.relative_to(masks).as_posix(): path.read_bytes() for path in sorted(masks.glob("*/*.png"))}
-    return Figures(images, seconds, peaks, written, (pairs / PAIRS).read_text(encoding="utf-8").splitlines())
+    rows = {(row["img_id"], row["seg_id"]): row for row in read_pairs(pairs / PAIRS)}
+    return Figures(images, seconds, peaks, written, rows)
 
 
 def timed(owner: Any, name: str, step: str, spent: dict[str, float], inner: list[float]) -> None:
@@ -158,6 +162,8 @@ def main() -> None:
             for name, figures in ((options.reference, reference), ("this checkout", ours))
         ],
     )
+    both = [(row, reference.rows[mask]) for mask, row in ours.rows.items() if mask in reference.rows]
+    same = [(row["doc"], other["doc"]) for row, other in both if row["pseudo_caption"] == other["pseudo_caption"]]
     print_json(
         {
             "benchmark": "end_to_end",
@@ -169,8 +175,9 @@ def main() -> None:
             "peak_gib": ours.peak_gib,
             "masks": len(ours.masks),
             "equal_masks": sum(reference.masks.get(name) == data for name, data in ours.masks.items()),
-            "rows": len(ours.expressions) - 1,
-            "equal_rows": len(set(ours.expressions[1:]) & set(reference.expressions[1:])),
+            "rows": len(ours.rows),
+            "rows_of_equal_expressions": len(same),
+            "doc_difference": max((max(abs(a - b) for a, b in zip(*each, strict=True)) for each in same), default=None),
             "threads": options.threads,
             "reference": options.reference,
         }

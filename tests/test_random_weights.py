@@ -33,6 +33,7 @@ def test_every_weight_is_finite_and_no_matrix_is_constant(kind):
         assert parameter.ndim < 2 or parameter.std() > 0, name
 
 
+@pytest.mark.slow
 def test_the_detectors_tensors_are_those_of_the_original_outputs():
     """Sha256 of two tensors in the manifest that came with the golden outputs (tests/parity)."""
     state = fill_at_random(build_cutler("resnet50_fpn"), "cutler").state_dict()

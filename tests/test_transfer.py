@@ -116,6 +116,7 @@ def test_silent_server_is_given_up_and_gone_on_with(tmp_path, serve):
     assert server.requests[1].status == 206
 
 
+@pytest.mark.slow
 def test_server_that_is_silent_from_the_start_is_one_line(tmp_path, serve):
     server = serve(stall_after=0)
     assert "sends nothing for 0.3 s" in refused(published(server.url), tmp_path, patience=MOMENT)

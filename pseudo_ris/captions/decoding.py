@@ -17,6 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.layers import Block
 
+# Of an attention by itself on a CPU, in multiplications of queries and keys that take as long. On a GPU it is far more.
+CALL_COST = 2**19
+
 
 @dataclass(frozen=True)
 class LastHidden:
@@ -176,7 +179,9 @@ def _cross_attention(
     of_crop: cells of each crop, which look at it together. keys, values: [crops, heads, tokens, head width].
     """
     query = block.project_in(block.norm(hidden)).unflatten(-1, (block.heads, -1))
-    look = _look_padded if hidden.is_cuda else _look_crop_by_crop
+    in_vain = len(keys) * max(of_crop) - len(hidden)
+    alone = hidden.device.type == "cpu" and in_vain * keys[0].numel() > CALL_COST * len(keys)
+    look = _look_crop_by_crop if alone else _look_padded
     return block.finish(hidden, look(query, of_crop, keys, values).flatten(1))
 
 
@@ -191,7 +196,7 @@ def _look_crop_by_crop(query: torch.Tensor, of_crop: Sequence[int], keys: torch.
 
 
 def _look_padded(query: torch.Tensor, of_crop: Sequence[int], keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """`_look_crop_by_crop` in one call, for a GPU, where calls cost more than looking in vain."""
+    """`_look_crop_by_crop` in one call, in which the cells of all crops are filled up to the same number."""
     padded = pad_sequence(query.split(of_crop), batch_first=True).transpose(1, 2)
     seen = scaled_dot_product_attention(padded, keys, values).transpose(1, 2)
     return torch.cat([cells[:count] for cells, count in zip(seen, of_crop, strict=True)])

@@ -12,9 +12,9 @@ from pseudo_ris.captions.decoding import LastHidden, PrefixDecoder
 from pseudo_ris.captions.support import Strategy, choose_support, token_weights
 from pseudo_ris.config import DecodingConfig
 
-# Rows projected onto the vocabulary together, which bounds memory, and rows that draw together, whose logits stay in a cache.
+# Rows projected onto the vocabulary together, which bounds memory, and logits drawn from together, which stay in a CPU's cache.
 ROWS_PROJECTED = 256
-ROWS_DRAWN = 32
+LOGITS_DRAWN = {"cpu": 2**21, "cuda": 2**25}
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,11 @@ class ChunkSampler:
     def _draw_by_rule(self, rows: list[Row], step: int, logits: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         """Next tokens, int64 [rows]. Top-k and top-p rows apart: the supports of the first are always small."""
         tokens = torch.empty(len(rows), dtype=torch.long, device=logits.device)
+        at_once = max(1, LOGITS_DRAWN["cuda" if logits.is_cuda else "cpu"] // logits.shape[1])
         for rule in ("top_k", "top_p"):
             of_this_rule = [place for place, row in enumerate(rows) if row.strategy.rule == rule]
-            for first in range(0, len(of_this_rule), ROWS_DRAWN):
-                places = of_this_rule[first : first + ROWS_DRAWN]
+            for first in range(0, len(of_this_rule), at_once):
+                places = of_this_rule[first : first + at_once]
                 of_rule, z = [rows[place] for place in places], logits[places]
                 support = choose_support(z, [row.strategy for row in of_rule], self._decoding.min_token_probability)
                 tokens[places] = self._draw(of_rule, step, token_weights(self._captioner, z, mixed[places], support))

@@ -50,7 +50,7 @@ def test_distractors_projected_onto_the_support_only(monkeypatch):
 @torch.inference_mode()
 def test_rows_projected_and_drawn_in_parts(monkeypatch):
     monkeypatch.setattr(sampling, "ROWS_PROJECTED", 5)
-    monkeypatch.setattr(sampling, "ROWS_DRAWN", 2)
+    monkeypatch.setitem(sampling.LOGITS_DRAWN, "cpu", 150)
     captioner = random_captioner(11)
     decoding = DecodingConfig(min_token_probability=0, max_length=8, top_k=(3, 7), top_p=(0.4, 0.9))
     compare(captioner, torch.randn(3, 3, 16, 16), decoding)

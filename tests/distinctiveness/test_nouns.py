@@ -153,6 +153,7 @@ def test_auto_takes_spacy_when_its_model_loads(monkeypatch):
     assert make_noun_finder("rules").name == "rules"
 
 
+@pytest.mark.slow
 def test_rules_find_the_category_of_every_drawn_caption():
     rng = np.random.default_rng(0)
     for index in range(40):

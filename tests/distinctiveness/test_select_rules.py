@@ -156,6 +156,7 @@ def check_against_the_loop(rows, rules, shares, path):
     assert [(step.candidates, step.masks) for step in selection.steps] == counts
 
 
+@pytest.mark.slow
 @given(selections())
 @settings(deadline=None, max_examples=50)
 def test_every_rule_leaves_what_a_loop_over_the_rows_leaves(tmp_path_factory, selection):

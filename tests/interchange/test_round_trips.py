@@ -21,6 +21,7 @@ def content(images) -> list:
     return [(image, image.read()) for image in images]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_500_random_pairs_come_back_as_they_were(name):
     seen = []

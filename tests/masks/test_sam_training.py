@@ -90,6 +90,7 @@ def detector():
     return CascadeMaskRCNN(ARCHITECTURES["demo"]).eval()
 
 
+@pytest.mark.slow
 def test_the_image_encoder_starts_from_the_detector(scenes, detector, monkeypatch):
     monkeypatch.setattr(training, "fit", lambda model, *_, **__: model)
     pyramid = training.train_sam([scenes], detector, 0).image_encoder.patch_embed.pyramid.state_dict()
