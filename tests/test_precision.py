@@ -16,8 +16,10 @@ from pseudo_ris.demo.scenes import draw_scene
 from pseudo_ris.distinctiveness.clip import ClipScorer
 from pseudo_ris.masks.cutler import Cutler
 
-HALVES = ("bf16", pytest.param("fp16", marks=pytest.mark.slow))
+HALVES = ("bf16", "fp16")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_rows_projected_and_drawn_in_parts(monkeypatch):
 
 
 @pytest.mark.parametrize("calibration", ["mean", "softmax"])
-@pytest.mark.parametrize("masks", [1, 2, 3, 5])
+@pytest.mark.parametrize("masks", [1, 2, 3, pytest.param(5, marks=pytest.mark.slow)])
 @torch.inference_mode()
 def test_engine_is_the_oracle(masks, calibration):
     captioner = random_captioner(masks)
