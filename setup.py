@@ -2,6 +2,10 @@
 
 from setuptools import find_packages, setup
 
+TRAIN = ["transformers>=5", "tokenizers>=0.22", "timm>=1.0.31", "tensorboard>=2.20"]
+# open_clip's training reads its shards with webdataset, and fails with newer ones.
+FINETUNE = ["webdataset>=0.2.86,<0.2.87"]
+
 setup(
     name="pseudo-ris",
     version="0.1.0",
@@ -32,17 +36,17 @@ setup(
         "nltk>=3.10,<4",
     ],
     extras_require={
-        "train": ["transformers>=5", "timm>=1.0.31", "tensorboard>=2.20"],
+        "train": TRAIN,
         "scale": ["ray[data]>=2.50"],
-        # open_clip's training reads its shards with webdataset, and fails with newer ones.
-        "finetune": ["webdataset>=0.2.86,<0.2.87"],
+        "finetune": FINETUNE,
         "dev": [
             "pytest>=9",
             "hypothesis>=6.160",
             "ruff>=0.17",
             "pre-commit>=4",
             "selenium>=4.51",
-            "webdataset>=0.2.86,<0.2.87",
+            *TRAIN,
+            *FINETUNE,
         ],
     },
 )

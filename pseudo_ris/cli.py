@@ -7,20 +7,22 @@ import difflib
 import re
 import sys
 from argparse import RawDescriptionHelpFormatter
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from pseudo_ris.config import EMBEDDED_NAME, RANDOM, CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import UserError
+from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-STAGES = (MaskGenerationConfig, CaptionGenerationConfig)
+STAGES = (MaskGenerationConfig, CaptionGenerationConfig, TrainConfig, EvaluateConfig)
 FULL_SIZE = Path(__file__).parents[1] / "configs" / "default.yaml"
 
 Config = TypeVar("Config")
@@ -29,7 +31,7 @@ Config = TypeVar("Config")
 def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> Config:
     """Settings of a stage from `--config FILE.yaml` (repeatable) and options, later ones winning.
 
-    A YAML file may hold the settings of both stages; the other stage's are checked by name and left alone. `--weights random`
+    A YAML file may hold the settings of all stages; other stages' are checked by name and left alone. `--weights random`
     without a file takes configs/default.yaml, so that the models are of full size.
     Raises UserError that names an unknown key's nearest valid one, or the key whose value does not fit.
     """
@@ -56,7 +58,7 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
     try:
         parsed = parser.instantiate(parser.parse_args(options + rest))
         config = stage(**{field.name: parsed[field.name] for field in dataclasses.fields(stage)})
-        return _with_random_weights(config) if config.weights == RANDOM else config
+        return _with_random_weights(config) if getattr(config, "weights", None) == RANDOM else config
     except (ArgumentError, ValueError) as error:
         raise UserError(_one_line(error)) from error
 
@@ -124,10 +126,12 @@ def _settings(stage: type) -> dict[str, Any]:
 
 
 def _normalised(stage: type, argv: Sequence[str]) -> list[str]:
-    """Options with underscores, `--name=value` split, switches (`--retry-failed`) with their value."""
+    """Options with underscores, `--name=value` split, switches (`--retry-failed`) with their value, lists as one value."""
     settings = _settings(stage)
     result: list[str] = []
-    for position, argument in enumerate(argv):
+    rest = deque(argv)
+    while rest:
+        argument = rest.popleft()
         if not argument.startswith("--"):
             result.append(argument)
             continue
@@ -135,10 +139,20 @@ def _normalised(stage: type, argv: Sequence[str]) -> list[str]:
         name = name.replace("-", "_")
         if name not in ("help", "config"):
             _check_known(name, settings, f"--{name}")
-        if settings.get(name) is bool and not value and argv[position + 1 : position + 2] not in (["true"], ["false"]):
+        if settings.get(name) is bool and not value and (not rest or rest[0] not in ("true", "false")):
             value = ["true"]
+        if get_origin(settings.get(name)) is tuple:
+            while rest and not rest[0].startswith("--"):
+                value.append(rest.popleft())
+            value = [_inline_list(value)]
         result += [f"--{name}", *value]
     return result
+
+
+def _inline_list(words: Sequence[str]) -> str:
+    """YAML of a list that is written `val testA`, `val,testA` or `[val, testA]`."""
+    listed = words and words[0].startswith("[")
+    return " ".join(words) if listed else f"[{','.join(words)}]"
 
 
 def _check_known(name: str, known: Mapping[str, Any], shown: str) -> None:
@@ -168,7 +182,9 @@ def _options_of_file(stage: type, path: Path) -> list[str]:
 
 
 def _inline(value: Any) -> str:
-    """YAML of a value on one line, as the option parser reads it."""
+    """YAML of a value on one line, as the option parser reads it; texts are read as they are, without quotes."""
+    if isinstance(value, str):
+        return value
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
     return text.removesuffix("...").strip()
 

@@ -18,19 +18,19 @@ NOT_IN_RESULTS = frozenset({"weights", "points_per_batch", "threshold", "fallbac
 """Settings a stored result does not depend on: changing them redoes nothing (weights count by their content)."""
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
     if not condition:
         raise UserError(message)
 
 
-def _require_share(**values: float) -> None:
+def require_share(**values: float) -> None:
     for name, value in values.items():
-        _require(0 <= value <= 1, f"{name}: must be from 0 to 1, got {value}")
+        require(0 <= value <= 1, f"{name}: must be from 0 to 1, got {value}")
 
 
-def _require_positive(**values: float) -> None:
+def require_positive(**values: float) -> None:
     for name, value in values.items():
-        _require(value > 0, f"{name}: must be greater than 0, got {value}")
+        require(value > 0, f"{name}: must be greater than 0, got {value}")
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class CutlerConfig:
     channel_order: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
-        _require_share(score_threshold=self.score_threshold)
-        _require_positive(shortest_edge=self.shortest_edge, longest_edge=self.longest_edge)
+        require_share(score_threshold=self.score_threshold)
+        require_positive(shortest_edge=self.shortest_edge, longest_edge=self.longest_edge)
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ class SamConfig:
     channel_order: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
-        _require_positive(points_per_side=self.points_per_side, points_per_batch=self.points_per_batch)
-        _require_share(
+        require_positive(points_per_side=self.points_per_side, points_per_batch=self.points_per_batch)
+        require_share(
             pred_iou_thresh=self.pred_iou_thresh,
             stability_score_thresh=self.stability_score_thresh,
             box_nms_thresh=self.box_nms_thresh,
         )
-        _require(self.min_mask_region_area >= 0, f"min_mask_region_area: must be 0 or more, got {self.min_mask_region_area}")
+        require(self.min_mask_region_area >= 0, f"min_mask_region_area: must be 0 or more, got {self.min_mask_region_area}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class MatchingConfig:
     min_iou: float = 0.5
 
     def __post_init__(self) -> None:
-        _require_share(min_iou=self.min_iou)
+        require_share(min_iou=self.min_iou)
 
 
 @dataclass(frozen=True)
@@ -183,13 +183,13 @@ class DecodingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_share(min_token_probability=self.min_token_probability)
-        _require_positive(beams=self.beams, beam_groups=self.beam_groups, min_length=self.min_length)
-        _require(self.beams % self.beam_groups == 0, "beams: must be a multiple of beam_groups")
-        _require(self.max_length > self.min_length, "max_length: must be greater than min_length")
-        _require(self.max_distractors >= 0, f"max_distractors: must be 0 or more, got {self.max_distractors}")
-        _require(all(k >= 1 for k in self.top_k), f"top_k: must be 1 or more each, got {list(self.top_k)}")
-        _require(all(0 < p <= 1 for p in self.top_p), f"top_p: must be over 0, at most 1 each, got {list(self.top_p)}")
+        require_share(min_token_probability=self.min_token_probability)
+        require_positive(beams=self.beams, beam_groups=self.beam_groups, min_length=self.min_length)
+        require(self.beams % self.beam_groups == 0, "beams: must be a multiple of beam_groups")
+        require(self.max_length > self.min_length, "max_length: must be greater than min_length")
+        require(self.max_distractors >= 0, f"max_distractors: must be 0 or more, got {self.max_distractors}")
+        require(all(k >= 1 for k in self.top_k), f"top_k: must be 1 or more each, got {list(self.top_k)}")
+        require(all(0 < p <= 1 for p in self.top_p), f"top_p: must be over 0, at most 1 each, got {list(self.top_p)}")
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,16 @@ python -m pseudo_ris.contact_sheet --images DIR --masks DIR --pairs FILE.csv --s
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from pseudo_ris.cli import run_recipe
 from pseudo_ris.config import ScoringConfig
+from pseudo_ris.drawing import COLOURS, MUTED, Colour, Layer, draw_labelled, draw_masks, draw_sheet
 from pseudo_ris.files import writing
 from pseudo_ris.images import decode_image, list_images
 from pseudo_ris.interchange.pairs import read_pairs
@@ -24,22 +23,6 @@ from pseudo_ris.masks.store import MaskStore
 
 THRESHOLD = ScoringConfig().threshold
 TILE = 360
-PADDING = 10
-LINE = 18
-FONT_SIZE = 14
-BACKGROUND = (250, 250, 250)
-MUTED = (150, 150, 150)
-# Dark enough to be read as text on the light ground, bright enough to be seen as an outline.
-COLOURS = (
-    (214, 39, 40),
-    (31, 119, 180),
-    (44, 140, 44),
-    (200, 100, 0),
-    (128, 62, 190),
-    (0, 140, 150),
-    (190, 30, 130),
-    (120, 85, 30),
-)
 
 
 @dataclass(frozen=True)
@@ -61,37 +44,11 @@ def best_expression(row: dict[str, object]) -> tuple[str, float]:
 
 def draw_tile(image: np.ndarray, entries: Sequence[Entry], lines: int) -> Image.Image:
     """One image (RGB uint8 [H, W, 3]) over its legend of `lines` lines; TILE pixels wide."""
-    height, width = image.shape[:2]
-    scale = TILE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    for number, entry in enumerate(entries):
-        colour = COLOURS[number % len(COLOURS)]
-        mask = cv2.resize(entry.mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
-        picture[mask] = (0.8 * picture[mask] + 0.2 * np.array(colour)).astype(np.uint8)
-        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outlines, -1, (255, 255, 255), 4, cv2.LINE_AA)
-        cv2.drawContours(picture, outlines, -1, colour, 2, cv2.LINE_AA)
-    tile = Image.new("RGB", (TILE, TILE + lines * LINE + PADDING), BACKGROUND)
-    tile.paste(Image.fromarray(picture), ((TILE - size[0]) // 2, TILE - size[1]))
-    pen = ImageDraw.Draw(tile)
-    font = ImageFont.load_default(FONT_SIZE)
-    texts = [_legend(entry) for entry in entries] or ["no object found"]
-    for number, text in enumerate(_cut(texts, lines)):
-        colour = COLOURS[number % len(COLOURS)] if number < len(entries) and text is texts[number] else MUTED
-        pen.text((4, TILE + PADDING / 2 + number * LINE), _fitting(text, font), fill=colour, font=font)
-    return tile
-
-
-def draw_sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Tiles of one size in rows of `columns`."""
-    rows = math.ceil(len(tiles) / columns)
-    width, height = tiles[0].size
-    sheet = Image.new("RGB", (columns * (width + PADDING) + PADDING, rows * (height + PADDING) + PADDING), BACKGROUND)
-    for number, tile in enumerate(tiles):
-        row, column = divmod(number, columns)
-        sheet.paste(tile, (PADDING + column * (width + PADDING), PADDING + row * (height + PADDING)))
-    return sheet
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(entries))]
+    layers = [Layer(entry.mask, colour) for entry, colour in zip(entries, colours, strict=True)]
+    legend = [(_legend(entry), colour) for entry, colour in zip(entries, colours, strict=True)]
+    shown = _cut(legend or [("no object found", MUTED)], lines)
+    return draw_labelled(draw_masks(image, layers, TILE), shown, (TILE, TILE), lines)
 
 
 def write_contact_sheet(
@@ -127,16 +84,10 @@ def _legend(entry: Entry) -> str:
     return f"{entry.text}  {entry.doc:.2f}" + ("" if entry.kept else "  (not kept)")
 
 
-def _cut(texts: Sequence[str], lines: int) -> Iterable[str]:
-    if len(texts) <= lines:
-        return texts
-    return [*texts[: lines - 1], f"and {len(texts) - lines + 1} more"]
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont) -> str:
-    while font.getlength(text) > TILE - 8:
-        text = text[:-2].rstrip("…") + "…"
-    return text
+def _cut(legend: list[tuple[str, Colour]], lines: int) -> list[tuple[str, Colour]]:
+    if len(legend) <= lines:
+        return legend
+    return [*legend[: lines - 1], (f"and {len(legend) - lines + 1} more", MUTED)]
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from pseudo_ris.cli import parse_config, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.manifest import read_manifest
+from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -31,6 +32,22 @@ def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
 def test_lists_dashes_and_switches():
     config = parse_config(CaptionGenerationConfig, ["--decoding.top-k", "[3,4]", "--retry-failed", "--images=x"], "")
     assert (config.decoding.top_k, config.retry_failed, config.images) == ((3, 4), True, "x")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [["--splits", "val", "testA"], ["--splits", "val,testA"], ["--splits=val,testA"], ["--splits", "[val,", "testA]"]],
+)
+def test_a_list_is_written_as_words_with_commas_or_in_brackets(written):
+    config = parse_config(EvaluateConfig, [*written, "--batch_size", "3"], "")
+    assert (config.splits, config.batch_size) == (("val", "testA"), 3)
+    assert parse_config(EvaluateConfig, ["--splits", "val"], "").splits == ("val",)
+    assert parse_config(EvaluateConfig, ["--splits", "[]"], "").splits == ()
+
+
+def test_a_list_of_numbers_may_be_written_as_words():
+    config = parse_config(CaptionGenerationConfig, ["--decoding.top-k", "3", "4", "--images", "x"], "")
+    assert (config.decoding.top_k, config.images) == ((3, 4), "x")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +106,7 @@ def test_user_errors_exit_with_2_and_one_line(capsys):
 
 
 CONFIGS = DEMO.parent
+RIS_GROUPS = ("model", "masking", "schedule")
 GROUPS = ("cutler", "sam", "matching", "crops", "coca", "decoding", "clip", "scoring")
 
 
@@ -127,3 +145,45 @@ def test_a_dry_run_of_the_paper_preset_needs_no_noun_model():
     paper = ["--config", str(CONFIGS / "paper.yaml")]
     assert parse_config(CaptionGenerationConfig, paper, "").scoring.noun_finder == "spacy"
     assert parse_config(CaptionGenerationConfig, [*paper, "--weights", "random"], "").scoring.noun_finder == "auto"
+
+
+def test_defaults_of_training_are_its_demo_preset_which_names_every_setting():
+    preset = CONFIGS / "ris_demo.yaml"
+    content = yaml.safe_load(preset.read_text())
+    assert parse_config(TrainConfig, ["--config", str(preset)], "") == TrainConfig() == parse_config(TrainConfig, [], "")
+    for group in (*RIS_GROUPS, "data"):
+        assert set(content[group]) == set(vars(getattr(TrainConfig(), group)))
+
+
+@pytest.mark.parametrize("preset", ["maskris", "cris", "etris"])
+def test_published_recipes_are_valid_and_name_every_setting_of_their_groups(preset):
+    content = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
+    config = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "")
+    for group in RIS_GROUPS:
+        assert vars(getattr(config, group)) == content[group]
+
+
+def test_options_of_training_reach_their_groups_and_a_file_may_hold_all_stages(tmp_path):
+    (tmp_path / "all.yaml").write_text("sam: {points_per_side: 4}\nmodel: {input_size: 64}\nsplits: [val]\n")
+    config = parse_config(
+        TrainConfig, ["--config", str(tmp_path / "all.yaml"), "--masking.image", "--data.dataset", "drawn"], ""
+    )
+    assert (config.model.input_size, config.masking.image, config.data.dataset) == (64, True, "drawn")
+    assert parse_config(EvaluateConfig, ["--config", str(tmp_path / "all.yaml")], "").splits == ("val",)
+    assert parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "all.yaml")], "").sam.points_per_side == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.name", "lavt"], "model.name: expected"),
+        (["--model.input_size", "100"], "input_size: must be a multiple of 32, got 100"),
+        (["--data.datset", "refcoco"], "did you mean data.dataset"),
+        (["--schedule.batch_size", "0"], "batch_size: must be greater than 0"),
+        (["--weights", "random"], "--weights: no such setting"),
+    ],
+)
+def test_bad_options_of_training_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse_config(TrainConfig, arguments, "")
+    assert "\n" not in str(caught.value)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from pseudo_ris.config import ScoringConfig
-from pseudo_ris.contact_sheet import COLOURS, TILE, Entry, best_expression, draw_tile, write_contact_sheet
+from pseudo_ris.contact_sheet import TILE, Entry, best_expression, draw_tile, write_contact_sheet
+from pseudo_ris.drawing import COLOURS
 from pseudo_ris.interchange.pairs import write_pairs
 from pseudo_ris.interchange.parts import PartStore
 from pseudo_ris.masks.store import MaskStore

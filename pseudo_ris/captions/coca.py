@@ -25,7 +25,7 @@ PROJECTION_STD = 0.02
 CROPS_AT_ONCE = 32
 # For the caches of rows that are decoded together. A constant and not what happens to be free: the last digits of logits
 # depend on how many rows are read together, and a run must be repeatable.
-CHUNK_BYTES = 2 * 2**30
+CHUNK_BYTES = 13 * 2**28
 
 
 class Tokenizer(Protocol):

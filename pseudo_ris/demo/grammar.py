@@ -49,6 +49,7 @@ WORDS: tuple[str, ...] = tuple(
 _SAY = {"size": 0.4, "colour": 0.45, "marks": 0.4, "plain": 0.12}
 _SAY_WITH = 0.3
 _SAY_TAIL = 0.15
+_SAY_PLACE = 0.5
 _MIN_WORDS = 4
 
 
@@ -206,7 +207,8 @@ def _check_named(obj: SceneObject) -> None:
 def sample_positional_expression(scene: Scene, index: int, rng: np.random.Generator, tries: int = 20) -> str:
     """A human-like expression of object `index` (from 0) that may use its position.
 
-    The first of up to `tries` draws that singles the object out, otherwise the last that is true of it.
+    The first of up to `tries` draws that singles the object out, otherwise the last that is true of it. Half of the
+    expressions say what the object is like and no place, if such a one is found in the first half of the tries.
 
     Raises:
         ValueError: the object has no category.
@@ -214,8 +216,11 @@ def sample_positional_expression(scene: Scene, index: int, rng: np.random.Genera
     obj = scene.objects[index]
     _check_named(obj)
     fallback = full_caption(obj)
-    for _ in range(tries):
-        said = _with_position(_some_attributes(obj, rng), obj, scene, index, rng)
+    placed = rng.random() < _SAY_PLACE
+    for attempt in range(tries):
+        said = _some_attributes(obj, rng)
+        if placed or attempt >= tries // 2:
+            said = _with_position(said, obj, scene, index, rng)
         determiner = "the" if said.superlative or rng.random() < 0.8 else "a"
         text = _compose(said, determiner, with_marks=bool(rng.random() < _SAY_WITH))
         fallback = text
@@ -225,11 +230,11 @@ def sample_positional_expression(scene: Scene, index: int, rng: np.random.Genera
 
 
 def _with_position(said: Expression, obj: SceneObject, scene: Scene, index: int, rng: np.random.Generator) -> Expression:
-    choices = [said]
-    choices += [replace(said, position=phrase) for phrase, holds in POSITIONS.items() if holds(*_centre(obj))]
+    """With a place that is true of the object, if there is any."""
+    choices = [replace(said, position=phrase) for phrase, holds in POSITIONS.items() if holds(*_centre(obj))]
     choices += [
         extended
         for extended in (replace(said, superlative=word) for word in SUPERLATIVES)
         if index in referents(extended, scene)
     ]
-    return choices[int(rng.integers(len(choices)))]
+    return choices[int(rng.integers(len(choices)))] if choices else said

@@ -23,13 +23,15 @@ class Target:
     """One mask with its expressions, at least one.
 
     name: what errors call it. read_image: gives the encoded image. read_mask: gives the mask, bool [H, W]. Both open nothing
-    before they are called, may be handed to other processes and raise BadInputError.
+    before they are called, may be handed to other processes and raise BadInputError. tags: for each sentence the groups it
+    belongs to, ("position", "3 look-alikes"); () where none are known.
     """
 
     name: str
     read_image: Callable[[], bytes]
     read_mask: Callable[[], np.ndarray]
     sentences: tuple[str, ...]
+    tags: tuple[tuple[str, ...], ...] = ()
 
 
 def targets_of_images(images: Iterable[PairImage]) -> list[Target]:

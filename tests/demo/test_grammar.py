@@ -1,5 +1,7 @@
 """The grammar of the drawn world, by hand-written cases and properties."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -194,6 +196,16 @@ def test_positional_expressions_are_true_and_mostly_single_out():
             positional += bool(said.position or said.superlative)
     assert np.mean(unique) > 0.9
     assert positional > 0.3 * len(unique)
+
+
+def test_half_of_the_expressions_name_no_place_where_looks_tell_objects_apart():
+    apart = Scene(SCENE.image, BLANK, (RED_BALL, ORANGE_CUP))
+    rng = np.random.default_rng(0)
+    said = [parse(sample_positional_expression(apart, 0, rng)) for _ in range(600)]
+    assert 0.44 < np.mean([bool(expression.position or expression.superlative) for expression in said]) < 0.56
+    twins = Scene(SCENE.image, BLANK, (RED_BALL, replace(RED_BALL, box=(150, 10, 230, 90))))
+    said = [parse(sample_positional_expression(twins, 0, rng)) for _ in range(50)]
+    assert all(expression.position or expression.superlative for expression in said)
 
 
 def test_forms_without_a_category_have_no_caption():

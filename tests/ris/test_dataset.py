@@ -20,8 +20,10 @@ from pseudo_ris.interchange.etris import read_lmdb, write_lmdb
 from pseudo_ris.interchange.mask_png import encode_mask
 from pseudo_ris.interchange.pair_rows import PAPER_COLUMNS
 from pseudo_ris.interchange.pair_set import PairImage, PairObject, Rle
-from pseudo_ris.ris.dataset import PairsDataset
-from pseudo_ris.ris.letterbox import Letterbox
+from pseudo_ris.ris.clip_words import ClipTokenizer
+from pseudo_ris.ris.dataset import ETRIS_FORM, PairsDataset
+from pseudo_ris.ris.frames import Letterbox
+from pseudo_ris.ris.model import SampleForm
 from pseudo_ris.ris.targets import Target, targets_of_csv, targets_of_images
 
 START, END = 49406, 49407
@@ -44,6 +46,10 @@ def picture(seed: int = 0) -> bytes:
     return file.getvalue()
 
 
+def form(side: int) -> SampleForm:
+    return replace(ETRIS_FORM, input_size=side)
+
+
 def square_mask(left: int = 5) -> np.ndarray:
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[4:12, left : left + 10] = True
@@ -63,13 +69,14 @@ def drawn(dataset: PairsDataset) -> list[tuple[int, ...]]:
 
 
 def test_a_training_sample_has_the_documented_shapes_and_types():
-    dataset = PairsDataset(targets(3), input_size=64, word_length=9)
+    dataset = PairsDataset(targets(3), form=form(64), tokenizer=ClipTokenizer(9))
     sample = dataset[2]
     looks = {name: (value.dtype, tuple(value.shape)) for name, value in sample.items()}
     assert looks == {
         "image": (torch.float32, (3, 64, 64)),
         "mask": (torch.float32, (64, 64)),
         "tokens": (torch.int64, (9,)),
+        "attention": (torch.bool, (9,)),
         "index": (torch.int64, ()),
     }
     assert int(sample["index"]) == 2
@@ -78,7 +85,7 @@ def test_a_training_sample_has_the_documented_shapes_and_types():
 
 
 def test_a_validation_sample_has_all_expressions_and_the_way_back():
-    sample = PairsDataset(targets(1), "val", input_size=64)[0]
+    sample = PairsDataset(targets(1), "val", form=form(64))[0]
     assert sample["tokens"].shape == (10, 17)
     assert sample["mask"].dtype == torch.bool
     np.testing.assert_array_equal(sample["mask"].numpy(), square_mask())
@@ -100,7 +107,7 @@ def test_expressions_are_cut_to_length_with_the_end_last():
 def test_pictures_are_centred_between_borders_of_clips_mean(height, width):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     top, left = (416 - height) // 2, (416 - width) // 2
-    square = Letterbox.of(height, width, 416).image(pixels).transpose(1, 2, 0)
+    square = Letterbox.of(height, width, 416).image(pixels, np.array(CLIP_MEAN), np.array(CLIP_STD)).transpose(1, 2, 0)
     inner = square[top : top + height, left : left + width]
     np.testing.assert_allclose(inner, (pixels / 255 - CLIP_MEAN) / CLIP_STD, atol=1e-5)
     outside = np.ones((416, 416), bool)
@@ -120,25 +127,25 @@ def test_masks_are_placed_like_their_pictures():
 
 
 def test_the_expression_drawn_depends_on_seed_epoch_and_index_only():
-    dataset = PairsDataset(targets(), input_size=32)
+    dataset = PairsDataset(targets(), form=form(32))
     first = drawn(dataset)
     assert drawn(dataset) == first
-    assert drawn(PairsDataset(targets(), input_size=32)) == first
+    assert drawn(PairsDataset(targets(), form=form(32))) == first
     assert tuple(dataset[7]["tokens"].tolist()) == first[7]
     assert len(set(first)) > 3
     dataset.set_epoch(1)
     assert drawn(dataset) != first
     dataset.set_epoch(0)
     assert drawn(dataset) == first
-    assert drawn(PairsDataset(targets(), seed=1, input_size=32)) != first
+    assert drawn(PairsDataset(targets(), seed=1, form=form(32))) != first
 
 
 def test_all_expressions_are_drawn_about_equally_often():
-    dataset = PairsDataset(targets(1))
+    dataset = PairsDataset(targets(1), form=form(32))
     counts: dict[tuple[int, ...], int] = {}
     for epoch in range(400):
         dataset.set_epoch(epoch)
-        key = tuple(dataset._tokenizer(dataset._drawn(0, dataset.targets[0].sentences))[0].tolist())
+        key = tuple(dataset[0]["tokens"].tolist())
         counts[key] = counts.get(key, 0) + 1
     assert len(counts) == 10
     assert 20 < min(counts.values()) <= max(counts.values()) < 65
@@ -146,11 +153,11 @@ def test_all_expressions_are_drawn_about_equally_often():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing_and_see_the_epoch(workers):
-    dataset = PairsDataset(targets(), input_size=32)
+    dataset = PairsDataset(targets(), form=form(32))
     loader = DataLoader(dataset, batch_size=3, num_workers=workers, persistent_workers=workers > 0)
     for epoch in (0, 1, 5):
         dataset.set_epoch(epoch)
-        alone = PairsDataset(targets(), input_size=32)
+        alone = PairsDataset(targets(), form=form(32))
         alone.set_epoch(epoch)
         batches = list(loader)
         assert batches[0]["image"].shape == (3, 3, 32, 32)

@@ -1,0 +1,90 @@
+"""Masks drawn on their picture, with a legend in their colours."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+PADDING = 10
+LINE = 18
+FONT_SIZE = 14
+BACKGROUND: Colour = (250, 250, 250)
+MUTED: Colour = (150, 150, 150)
+# Dark enough to be read as text on the light ground, bright enough to be seen as an outline.
+COLOURS: tuple[Colour, ...] = (
+    (214, 39, 40),
+    (31, 119, 180),
+    (44, 140, 44),
+    (200, 100, 0),
+    (128, 62, 190),
+    (0, 140, 150),
+    (190, 30, 130),
+    (120, 85, 30),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A mask, bool [H, W], and its colour. tint: share of that colour in the mask's pixels; the outline is always drawn."""
+
+    mask: np.ndarray
+    colour: Colour
+    tint: float = 0.2
+
+
+def draw_masks(image: np.ndarray, layers: Iterable[Layer], side: int) -> np.ndarray:
+    """The image (RGB uint8 [H, W, 3]) with its layers, the first one lowest; its longer side becomes `side` pixels."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    for layer in layers:
+        mask = cv2.resize(layer.mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+        picture[mask] = ((1 - layer.tint) * picture[mask] + layer.tint * np.array(layer.colour)).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, (255, 255, 255), 4, cv2.LINE_AA)
+        cv2.drawContours(picture, outlines, -1, layer.colour, 2, cv2.LINE_AA)
+    return picture
+
+
+def draw_labelled(picture: np.ndarray, legend: Sequence[tuple[str, Colour]], size: tuple[int, int], lines: int) -> Image.Image:
+    """A picture over its legend.
+
+    legend: text and colour of each line; what is too wide is cut. size: (width, height) of the field in which the picture
+    stands, in the middle and at the bottom. lines: the legend has room for this many.
+    """
+    width, height = size
+    tile = Image.new("RGB", (width, height + lines * LINE + PADDING), BACKGROUND)
+    tile.paste(Image.fromarray(picture), ((width - picture.shape[1]) // 2, height - picture.shape[0]))
+    pen = ImageDraw.Draw(tile)
+    font = ImageFont.load_default(FONT_SIZE)
+    for number, (text, colour) in enumerate(legend):
+        pen.text((4, height + PADDING / 2 + number * LINE), _fitting(text, font, width - 8), fill=colour, font=font)
+    return tile
+
+
+def draw_sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Tiles of one size in rows of `columns`."""
+    rows = math.ceil(len(tiles) / columns)
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (columns * (width + PADDING) + PADDING, rows * (height + PADDING) + PADDING), BACKGROUND)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        sheet.paste(tile, (PADDING + column * (width + PADDING), PADDING + row * (height + PADDING)))
+    return sheet
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """`text`, cut so that it is at most `width` pixels wide."""
+    if font.getlength(text) <= width:
+        return text
+    # Which cut is the first too wide: asking of each in turn takes minutes for a text of thousands of letters.
+    too_long = bisect_right(range(len(text)), width, key=lambda length: font.getlength(text[:length] + "…"))
+    return text[: max(0, too_long - 1)] + "…"

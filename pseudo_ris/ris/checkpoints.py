@@ -1,0 +1,122 @@
+"""Checkpoints of a training: `last.pt`, from which it goes on, and `best.pt`, which is evaluated.
+
+Both are torch files of tensors and plain data, so reading one runs no code:
+
+    format   FORMAT                      model      the weights in training (best.pt: those to evaluate)
+    config   TrainConfig as dicts        step       steps done; epoch, place in it and learning rate follow from it
+    best     step and figures of best.pt, or None where nothing is validated
+
+and of last.pt also: data (digest of the training targets), average (the averaged weights, or None), optimizer, scaler, random
+(torch's random states, one entry a process).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pseudo_ris.errors import UserError
+from pseudo_ris.files import digest, temporary_name, writing
+from pseudo_ris.ris.build import build_model
+from pseudo_ris.ris.config import DataConfig, MaskingConfig, ModelConfig, ScheduleConfig, TrainConfig
+from pseudo_ris.ris.model import RisModel
+from pseudo_ris.ris.targets import Target
+
+FORMAT = 1
+BEST, LAST = "best.pt", "last.pt"
+GROUPS = {"model": ModelConfig, "masking": MaskingConfig, "data": DataConfig, "schedule": ScheduleConfig}
+# What a training may go on with changed: where things are, and what its losses do not depend on. Data count by their content.
+FREE = {
+    *("output", "device", "workers", "validate_every", "data.refer_root", "data.images"),
+    *("data.pairs", "data.pair_images", "data.pair_masks"),
+}
+
+Checkpoint = dict[str, Any]
+
+
+def load_model(path: Path, device: torch.device) -> tuple[RisModel, TrainConfig]:
+    """The model of a checkpoint with the weights to evaluate (the averaged ones where there are), in eval mode on `device`.
+
+    The files that its towers once started from are not needed.
+    Raises UserError when there is no such file, or it is damaged, of another version or no checkpoint of a training.
+    """
+    content = read_checkpoint(path)
+    config = config_of(content, path)
+    model = empty_model(config)
+    load_state(model, content.get("average") or content["model"], path)
+    return model.to(device).eval(), config
+
+
+def empty_model(config: TrainConfig) -> RisModel:
+    """The model of a config whose weights a checkpoint will give, in training mode on the CPU."""
+    return build_model(dataclasses.replace(config.model, image_weights="none", text_weights="none"), config.seed)
+
+
+def load_state(model: RisModel, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Fills `model` with the weights of the checkpoint at `path`. Raises UserError when they are another model's."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: its weights are not those of its model ({problem}); train again with this version") from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Content of a checkpoint, tensors on the CPU. Raises UserError, see `load_model`."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such checkpoint; give best.pt or last.pt of a training") from error
+    except Exception as error:  # a damaged zip file, a pickle that would run code: each has an error of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); remove it, or give another") from error
+    if not isinstance(content, dict) or not {"format", "config", "model", "step"} <= content.keys():
+        raise UserError(f"{path}: not a checkpoint of train_ris/train.py; give best.pt or last.pt of a training")
+    if content["format"] != FORMAT:
+        raise UserError(f"{path}: of format {content['format']}, this version reads {FORMAT}; use the version that wrote it")
+    return content
+
+
+def write_checkpoint(path: Path, content: Checkpoint) -> None:
+    """Writes a checkpoint so that a reader, or a killed run, never sees half of one. Raises UserError."""
+    temporary = temporary_name(path)
+    with writing(path):
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+        temporary.replace(path)
+
+
+def config_of(content: Checkpoint, path: Path) -> TrainConfig:
+    """The settings a checkpoint was trained with. Raises UserError when this version has other ones."""
+    try:
+        plain = content["config"]
+        return TrainConfig(**{**plain, **{name: group(**plain[name]) for name, group in GROUPS.items()}})
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{path}: its settings are not this version's ({error}); use the version that wrote it") from error
+
+
+def check_same_training(content: Checkpoint, path: Path, config: TrainConfig, targets: Sequence[Target]) -> None:
+    """Raises UserError that names the first setting with which the training at `path` cannot go on, or its changed data."""
+    now, then = _flat(dataclasses.asdict(config)), _flat(dataclasses.asdict(config_of(content, path)))
+    for name, value in now.items():
+        if name not in FREE and value != then[name]:
+            raise UserError(f"--{name} {value}: {path} was trained with {then[name]!r}; keep that, or give another --output")
+    if content["data"] != data_digest(targets):
+        raise UserError(f"{path}: was trained on other data than these; restore them, or give another --output")
+
+
+def data_digest(targets: Sequence[Target]) -> str:
+    """Hash of the targets' names and sentences, in order."""
+    return digest([[target.name, *target.sentences] for target in targets])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat

@@ -1,0 +1,59 @@
+"""MaskRIS's input distortion: hidden patches and hidden words (sec. 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pseudo_ris.ris.config import MaskingConfig
+from pseudo_ris.ris.model import Tokenizer
+
+HIDDEN, REPLACED = 0.8, 0.1
+"""Of the chosen words, those that become the mask token and those that become any other word; the rest stays. As BERT's."""
+
+
+def distort(
+    images: torch.Tensor, tokens: torch.Tensor, tokenizer: Tokenizer, config: MaskingConfig, seeds: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images float [B, 3, S, S] and tokens int64 [B, L] with parts hidden, as `config` says; the arguments stay as they are.
+
+    seeds: one a sample. What is hidden of a sample depends on its seed only, and words not on whether the image is hidden.
+    """
+    if config.image:
+        shown = torch.stack([shown_patches(images.shape[-1], config.patch, config.image_share, seed) for seed in seeds])
+        images = images * shown[:, None].to(images)
+    if config.text:
+        rows = [mask_words(row, tokenizer, config.text_share, seed) for row, seed in zip(tokens.cpu(), seeds, strict=True)]
+        tokens = torch.stack(rows).to(tokens.device)
+    return images, tokens
+
+
+def shown_patches(side: int, patch: int, share: float, seed: int) -> torch.Tensor:
+    """Which pixels of a square stay: bool [side, side]. Exactly round(share * patches) patches, drawn at random, are hidden.
+
+    Patches start at the upper left corner; those at the other edges may be smaller.
+    """
+    count = -(-side // patch)
+    order = torch.randperm(count * count, generator=torch.Generator().manual_seed(seed))
+    shown = torch.ones(count * count, dtype=torch.bool)
+    shown[order[: round(share * count * count)]] = False
+    shown = shown.view(count, count).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+    return shown[:side, :side]
+
+
+def mask_words(tokens: torch.Tensor, tokenizer: Tokenizer, share: float, seed: int) -> torch.Tensor:
+    """Tokens int64 [L], each word chosen with probability `share`; see HIDDEN. What is no word stays.
+
+    Padding whose id is also a word's (CLIP's 0) may change; no model looks at it.
+    """
+    generator = torch.Generator().manual_seed(seed + 1)  # of its own, so that it does not follow the patches
+    special = torch.tensor(tokenizer.special_ids)
+    words = torch.arange(tokenizer.vocabulary)
+    words = words[~torch.isin(words, special)]
+    chosen, fate = torch.rand(2, len(tokens), generator=generator)
+    others = words[torch.randint(len(words), (len(tokens),), generator=generator)]
+    chosen = (chosen < share) & ~torch.isin(tokens, special)
+    hidden = chosen & (fate < HIDDEN)
+    replaced = chosen & (fate >= HIDDEN) & (fate < HIDDEN + REPLACED)
+    return torch.where(replaced, others, tokens).masked_fill(hidden, tokenizer.mask_id)

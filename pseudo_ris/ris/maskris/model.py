@@ -1,0 +1,103 @@
+"""The model that MaskRIS trains: CARIS's, from Swin and BERT (Liu et al., ACM MM 2023; MaskRIS, arXiv 2411.19067)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pseudo_ris.config import EMBEDDED_NAME
+from pseudo_ris.errors import UserError
+from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
+from pseudo_ris.ris.maskris.language import Language
+from pseudo_ris.ris.maskris.pixel_decoder import PixelDecoder
+from pseudo_ris.ris.maskris.published import fill, find_start, read_bert, read_swin, window_of_state
+from pseudo_ris.ris.maskris.sizes import SIZES, Size
+from pseudo_ris.ris.maskris.swin import TABLE, Swin
+from pseudo_ris.ris.maskris.words import BertWords
+from pseudo_ris.ris.model import RisModel, SampleForm
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class MaskRis(RisModel):
+    """See RisModel.
+
+    Args:
+        window: side of Swin's attention windows, in patches.
+        input_size: see SampleForm.
+    """
+
+    class_weights = (0.9, 1.1)
+
+    def __init__(self, size: Size, window: int, tokenizer: BertWords, input_size: int) -> None:
+        super().__init__()
+        self.form = SampleForm(input_size, "stretch", IMAGENET_MEAN, IMAGENET_STD)
+        self.tokenizer = tokenizer
+        self.image = Swin(size, window)
+        self.language = Language(size, size.bert_words or tokenizer.vocabulary)
+        self.decoder = PixelDecoder(size)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> MaskRis:
+        """The model of a config; what no file gives is drawn from torch's current random state.
+
+        Raises UserError when weights are missing, damaged or another model's, or there is no such size or vocabulary.
+        """
+        size = _size_of(config)
+        image_file, text_file = find_start(config, "image_weights"), find_start(config, "text_weights")
+        tokenizer = BertWords(config.vocabulary, config.words)
+        _check_words(config, size, tokenizer)
+        image_state = None if image_file is None else read_swin(image_file)
+        window = size.window if image_file is None else window_of_state(image_state, image_file)
+        model = cls(size, window, tokenizer, config.input_size)
+        if image_file is not None:
+            remedy = "set model.size to that of these weights, or other model.image_weights"
+            fill(model.image.trunk, image_state, image_file, remedy)
+        if text_file is not None:
+            remedy = "set model.text_weights to BERT-base (uncased), or model.size to one that has it"
+            fill(model.language.bert, read_bert(text_file), text_file, remedy)
+        return model
+
+    def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+        """See RisModel. Logits are upsampled by pixels' areas, as masks are framed here; the release aligns corners."""
+        maps = self.image(images)
+        words = self.language(tokens, attention, maps[-1])
+        logits = self.decoder(maps, words, attention).float()
+        return functional.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See RisModel. Towers are Swin and BERT; the prompts that BERT reads are new."""
+        towers = {id(parameter) for tower in (self.image, self.language.bert) for parameter in tower.parameters()}
+        tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            # What has one dimension is a bias, or the factor of a norm or of a residual.
+            decay = parameter.ndim > 1 and id(parameter) not in tables and not name.endswith(TABLE)
+            groups.setdefault((id(parameter) in towers, decay), []).append(parameter)
+        return [{"params": params, "tower": tower, "decay": decay} for (tower, decay), params in groups.items()]
+
+
+def _size_of(config: ModelConfig) -> Size:
+    """Raises UserError when there is no such size, or what is asked for is another model's."""
+    if config.adapters:
+        raise UserError("model.adapters: only model.name clip has them; take the option away")
+    if config.size not in SIZES:
+        raise UserError(f"model.size: maskris has no {config.size}; give one of {', '.join(SIZES)}")
+    return SIZES[config.size]
+
+
+def _check_words(config: ModelConfig, size: Size, tokenizer: BertWords) -> None:
+    """Raises UserError when the vocabulary or the sentences' length do not fit the size or the weights."""
+    if config.words > size.bert_places:
+        raise UserError(f"model.words: {config.size} takes at most {size.bert_places} tokens, got {config.words}")
+    if size.bert_words is not None and tokenizer.vocabulary > size.bert_words:
+        raise UserError(
+            f"model.vocabulary: {config.vocabulary} has {tokenizer.vocabulary} pieces, {config.size} takes {size.bert_words}; "
+            "give bert-base-uncased's vocab.txt"
+        )
+    if config.text_weights != NO_WEIGHTS and config.vocabulary == EMBEDDED_NAME:
+        raise UserError("model.vocabulary: demo has other words than model.text_weights; give the vocab.txt of these weights")

@@ -1,0 +1,92 @@
+"""One step, its precision, the average of the weights and the state from which training goes on."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+import torch
+from tiny_model import TinyModel, tiny_targets
+
+from pseudo_ris.ris.average import Average
+from pseudo_ris.ris.batches import Batches
+from pseudo_ris.ris.config import MaskingConfig, ScheduleConfig, TrainConfig
+from pseudo_ris.ris.learner import Learner
+from pseudo_ris.ris.processes import Processes
+
+ONE = Processes(0, 1, torch.device("cpu"))
+MASKING = MaskingConfig(image=True, patch=8)
+
+
+def settings(rate: float = 0.05, clip_norm: float = 1.0, **others) -> TrainConfig:
+    schedule = ScheduleConfig(learning_rate=rate, warmup=2, batch_size=6, clip_norm=clip_norm)
+    return TrainConfig(schedule=schedule, workers=0, masking=MASKING, **others)
+
+
+def losses(learner: Learner, config: TrainConfig, done: int, steps: int) -> list[float]:
+    found = []
+    for step, batch in enumerate(islice(Batches(tiny_targets(15), learner.model, config, ONE).after(done), steps), done):
+        found.append(learner.gradients(batch).loss)
+        learner.update(step)
+    return found
+
+
+def test_the_average_is_what_a_hand_computes():
+    model = TinyModel()
+    average = Average(model, decay=0.25)
+    with torch.no_grad():
+        model.pixels.bias.fill_(1.0)
+        average.model.pixels.bias.zero_()
+        model.seen.fill_(7)
+    average.update(model, step=0)  # decay 1/10
+    assert average.model.pixels.bias.tolist() == pytest.approx([0.9] * 4)
+    average.update(model, step=1)  # 2/11
+    assert average.model.pixels.bias.tolist() == pytest.approx([1 - 0.1 * 2 / 11] * 4)
+    average.update(model, step=100)  # 1/4, not 101/110
+    assert average.model.pixels.bias.tolist() == pytest.approx([1 - 0.1 * 2 / 11 / 4] * 4)
+    assert average.model.seen == 7
+    assert model.pixels.bias.requires_grad and not average.model.pixels.bias.requires_grad
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_losses_fall_in_each_precision(precision):
+    config = settings(precision=precision)
+    learner = Learner(TinyModel(), config, 60, ONE)
+    found = losses(learner, config, 0, 60)
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+    assert learner.model.precisions == {{"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)}
+    assert all(parameter.dtype == torch.float32 for parameter in learner.model.parameters())
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_gradients_are_clipped_to_a_norm_and_reported_before(clip_norm):
+    config = settings(clip_norm=clip_norm)
+    learner = Learner(TinyModel(), config, 10, ONE)
+    outcome = learner.gradients(next(Batches(tiny_targets(6), learner.model, config, ONE).after(0)))
+    left = torch.cat([parameter.grad.flatten() for parameter in learner.model.parameters()]).norm().item()
+    assert outcome.norm > 0.01
+    assert left == pytest.approx(clip_norm or outcome.norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_learner_goes_on_from_its_state_bit_for_bit(precision, tmp_path):
+    config = settings(precision=precision, ema=0.9)
+    first = Learner(TinyModel(), config, 8, ONE)
+    losses(first, config, 0, 4)
+    torch.save(first.state(), tmp_path / "state.pt")
+    expected = losses(first, config, 4, 4), torch.rand(3)
+
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second = TinyModel()
+    second.load_state_dict(state["model"])
+    second = Learner(second, config, 8, ONE)
+    second.restore(state)
+    assert losses(second, config, 4, 4) == expected[0]
+    assert torch.equal(torch.rand(3), expected[1])
+    for own, others in zip(second.evaluated.state_dict().values(), first.evaluated.state_dict().values(), strict=True):
+        assert torch.equal(own, others)
+
+
+def test_without_an_average_the_model_itself_is_evaluated():
+    learner = Learner(TinyModel(), settings(), 8, ONE)
+    assert learner.evaluated is learner.model
