@@ -19,7 +19,8 @@ from pseudo_ris.errors import UserError
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "third_party" / "weights.yaml"
 CHECKSUMS = "checksums.json"
-MODELS = ("cutler", "sam", "coca", "clip", "spacy")
+MODELS = ("cutler", "sam", "coca", "clip", "spacy", "swin", "bert", "bert_words")
+"""bert_words: a vocab.txt, BERT's word pieces."""
 FORMATS = {"sha256": r"[0-9a-f]{64}", "md5": r"[0-9a-f]{32}", "file": r"[\w-][\w.-]*"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -67,7 +67,10 @@ def find_weights(config: ModelConfig, kind: str) -> Path:
     manifest = read_manifest()
     entry = manifest.files.get(weights) or manifest.find_tag(config.architecture, weights)
     if entry is not None:
-        return _checked(entry, kind, config)
+        if (entry.model, entry.architecture) != (kind, config.architecture):
+            remedy = f"set {kind}.architecture to that, or other weights"
+            raise UserError(f"{kind}.weights: {entry.name} is {entry.model} {entry.architecture}; {remedy}")
+        return published_file(entry, f"{kind}.weights")
     if kind in ("coca", "clip") and weights in tags_of(config.architecture):
         return fetch_tag(config.architecture, weights)
     names = [name for name, entry in manifest.files.items() if entry.model == kind]
@@ -77,16 +80,17 @@ def find_weights(config: ModelConfig, kind: str) -> Path:
     )
 
 
-def _checked(entry: WeightsFile, kind: str, config: ModelConfig) -> Path:
-    """The downloaded file of a manifest entry, held to its checksum."""
-    setting, path = f"{kind}.weights: {entry.name}", local_path(entry)
-    if (entry.model, entry.architecture) != (kind, config.architecture):
-        raise UserError(f"{setting} is {entry.model} {entry.architecture}; set {kind}.architecture to that, or other weights")
+def published_file(entry: WeightsFile, setting: str) -> Path:
+    """The downloaded file of a manifest entry, held to its checksum.
+
+    setting: which names it, for messages. Raises UserError when it is not there, or its content is not what was published.
+    """
+    where, path = f"{setting}: {entry.name}", local_path(entry)
     if not path.is_file():
-        raise UserError(f"{setting}: {path} is not there; run: bash scripts/download_weights.sh {entry.name}")
+        raise UserError(f"{where}: {path} is not there; run: bash scripts/download_weights.sh {entry.name}")
     held = held_checksum(entry)
     if held is not None and fingerprint(path) != held:
-        raise UserError(f"{setting}: {path} is not the file that was published (sha256); remove it and download it again")
+        raise UserError(f"{where}: {path} is not the file that was published (sha256); remove it and download it again")
     return path
 
 
@@ -142,20 +146,35 @@ def load_weights(model: Model, path: Path, name: str) -> Model:
     Raises UserError that lists the first missing, surplus or misshapen tensors; `model` is then untouched.
     """
     own = model.state_dict()
-    state = {key: _scalar_as(own.get(key), value) for key, value in read_state(path).items()}
-    counters = {key for key in own if key.endswith("num_batches_tracked")}
-    missing = sorted(own.keys() - state.keys() - counters)
-    surplus = sorted(key for key in state.keys() - own.keys() if key.rpartition(".")[2] not in CONSTANTS)
-    misshapen = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    problems = [
-        f"{len(keys)} {what} ({', '.join(keys[:SHOWN])}{', ...' if len(keys) > SHOWN else ''})"
-        for what, keys in (("missing", missing), ("surplus", surplus), ("of another shape", misshapen))
-        if keys
-    ]
-    if problems:
-        raise UserError(f"{path}: not weights of {name}: tensors {'; '.join(problems)}; set the architecture of these weights")
-    model.load_state_dict({key: state.get(key, own[key]) for key in own})
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    read = {key: value for key, value in read_state(path).items() if key in own or key.rpartition(".")[2] not in CONSTANTS}
+    state = {**counters, **{key: _scalar_as(own.get(key), value) for key, value in read.items()}}
+    if problems := misfits(own, state):
+        raise UserError(f"{path}: not weights of {name}: tensors {problems}; set the architecture of these weights")
+    model.load_state_dict(state)
     return model.eval()
+
+
+def misfits(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> str:
+    """How many tensors of `state` a model with the tensors `own` lacks, has no use for or has in another shape.
+
+    With the first names of each kind: "1 missing (a.bias); 1 of another shape (a.weight is (2, 3), not (2, 2))"; "" when all
+    fit.
+    """
+    wrong = {
+        "missing": sorted(own.keys() - state.keys()),
+        "surplus": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+            for key in sorted(own.keys() & state.keys())
+            if own[key].shape != state[key].shape
+        ],
+    }
+    return "; ".join(
+        f"{len(keys)} {what} ({', '.join(keys[:SHOWN])}{', ...' if len(keys) > SHOWN else ''})"
+        for what, keys in wrong.items()
+        if keys
+    )
 
 
 def _scalar_as(own: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:

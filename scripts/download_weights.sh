@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Downloads and verifies published weights (third_party/weights.yaml) into third_party/weights, or $PSEUDO_RIS_WEIGHTS.
-# Usage: bash scripts/download_weights.sh [PRESET or NAME ...] [--from DIR]     PRESET: paper or default (when none is given)
+# Usage: bash scripts/download_weights.sh [PRESET or NAME ...] [--from DIR]     PRESET: paper, default (when none is given) or ris
 #        bash scripts/download_weights.sh --list                                --from DIR: without a network, files from DIR
 # Stop it at any time: the same command goes on where it was.
 started_in=$PWD

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # MaskRIS's run: trains on a data set with configs/maskris.yaml, on all visible GPUs or on the CPU, then evaluates on its splits.
-# Usage: bash scripts/script.sh [DATASET] [OPTIONS]
+# Usage: bash scripts/download_weights.sh ris; bash scripts/script.sh [DATASET] [OPTIONS]
 #        DATASET: refcoco, refcoco+ (when none is given), refcocog, refcocom (the mix of the three) or any other folder of REFER_ROOT
 #        OPTIONS go to train_ris/train.py and win over the preset, for example --data.split_by google, --masking.image false,
-#        --model.image_weights SWIN --model.text_weights BERT --model.vocabulary VOCAB (see the preset), --schedule.epochs 10
+#        --schedule.epochs 10 or, for a dry run, --model.image_weights none --model.text_weights none --model.vocabulary demo
 # Environment, paths as seen from where this is started:
 #   REFER_ROOT=data                   REFER folders, each with refs(...).p and instances.json
 #   IMAGES=data/images/train2014      COCO's images

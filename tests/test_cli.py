@@ -163,6 +163,14 @@ def test_published_recipes_are_valid_and_name_every_setting_of_their_groups(pres
         assert vars(getattr(config, group)) == content[group]
 
 
+def test_what_maskris_starts_from_is_in_the_manifest_and_its_preset():
+    content = yaml.safe_load((CONFIGS / "maskris.yaml").read_text())
+    names = [content["model"][setting] for setting in ("image_weights", "text_weights", "vocabulary")]
+    manifest = read_manifest()
+    assert [entry.name for entry in manifest.select(["ris"])] == names
+    assert [manifest.files[name].model for name in names] == ["swin", "bert", "bert_words"]
+
+
 def test_options_of_training_reach_their_groups_and_a_file_may_hold_all_stages(tmp_path):
     (tmp_path / "all.yaml").write_text("sam: {points_per_side: 4}\nmodel: {input_size: 64}\nsplits: [val]\n")
     config = parse_config(
@@ -180,6 +188,14 @@ def test_options_of_training_reach_their_groups_and_a_file_may_hold_all_stages(t
         (["--model.input_size", "100"], "input_size: must be a multiple of 32, got 100"),
         (["--data.datset", "refcoco"], "did you mean data.dataset"),
         (["--schedule.batch_size", "0"], "batch_size: must be greater than 0"),
+        (["--schedule.warmup", "-1"], "warmup: must be 0 or more, got -1"),
+        (["--schedule.steps", "-5"], "steps: must be 0 or more"),
+        (["--schedule.clip_norm", "-1"], "clip_norm: must be 0 or more"),
+        (["--schedule.weight_decay", "-0.1"], "weight_decay: must be 0 or more"),
+        (["--validate_every", "-1"], "validate_every: must be 0 or more"),
+        (["--workers", "-1"], "workers: must be 0 or more"),
+        (["--seed", "-1"], "seed: must be 0 or more"),
+        (["--ema", "1"], "ema: must be from 0 to below 1, got 1"),
         (["--weights", "random"], "--weights: no such setting"),
     ],
 )
@@ -187,3 +203,8 @@ def test_bad_options_of_training_are_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         parse_config(TrainConfig, arguments, "")
     assert "\n" not in str(caught.value)
+
+
+def test_evaluation_needs_a_batch():
+    with pytest.raises(UserError, match="batch_size: must be greater than 0, got 0"):
+        parse_config(EvaluateConfig, ["--batch_size", "0"], "")

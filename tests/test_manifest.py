@@ -33,10 +33,11 @@ def written(folder, **changes):
 
 def test_shipped_manifest_has_what_the_presets_need():
     manifest = read_manifest()
-    assert set(manifest.presets) == {"paper", "default"}
-    for preset in manifest.presets:
+    assert set(manifest.presets) == {"paper", "default", "ris"}
+    for preset in ("paper", "default"):
         models = [entry.model for entry in manifest.select([preset])]
         assert sorted(models) == ["clip", "coca", "cutler", "sam", "spacy"]
+    assert [entry.model for entry in manifest.select(["ris"])] == ["swin", "bert", "bert_words"]
     files = [entry.file for entry in manifest.files.values()]
     assert len(set(files)) == len(files)
 
@@ -63,6 +64,30 @@ def test_open_clip_knows_the_tags_and_has_them_at_the_same_addresses():
         known = get_pretrained_cfg(entry.architecture, entry.open_clip_tag)
         address = known["url"] if "url" in known else f"https://huggingface.co/{known['hf_hub']}"
         assert entry.urls[0].startswith(address)
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("swin_b_window12_22k", "ms_in22k"),
+        ("swin_b_window7_22k", "ms_in22k"),
+        ("swin_b_window7", "ms_in1k"),
+        ("swin_s_window7", "ms_in1k"),
+    ],
+)
+def test_timm_has_the_swins_at_the_same_addresses(name, tag):
+    from timm.models import get_pretrained_cfg
+
+    entry = read_manifest().files[name]
+    assert entry.model == "swin"
+    assert list(entry.urls) == [get_pretrained_cfg(f"{entry.architecture}.{tag}").url]
+
+
+def test_bert_and_its_words_are_of_one_revision():
+    files = read_manifest().files
+    (weights,), (words,) = (files[name].urls for name in ("bert_base_uncased", "bert_base_uncased_vocab"))
+    assert (weights.rpartition("/")[0], weights.rpartition("/")[2]) == (words.rpartition("/")[0], "model.safetensors")
+    assert all(files[name].sha256 and files[name].size for name in ("bert_base_uncased", "bert_base_uncased_vocab"))
 
 
 def test_tags_are_found_in_the_spelling_of_the_release():

@@ -1,8 +1,8 @@
 """Stage 3, evaluation: how well a trained model finds what sentences mean.
 
-    python train_ris/evaluate.py --checkpoint ris/run/best.pt                            all splits but train of its own data set
-    python train_ris/evaluate.py --checkpoint C --dataset refcocog --splits val test     a data set it was not trained on
-    python train_ris/evaluate.py --checkpoint C --predictions out/predictions            and a picture of every prediction
+    python train_ris/evaluate.py --checkpoint ris/run/best.pt                          all splits but train of its own data set
+    python train_ris/evaluate.py --checkpoint C --dataset refcocog --splits val test   a data set it was not trained on
+    python train_ris/evaluate.py --checkpoint C --predictions out/predictions          and a picture of every prediction
 
 Prints oIoU, mIoU and P@0.5 to P@0.9, in percent, at the model's size (the truth resized into its square, as MaskRIS's evaluator
 does) and at the images' own size, of each split and, where the set says what kinds of expressions it has, of each kind. The

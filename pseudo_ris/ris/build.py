@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from pseudo_ris.errors import UserError
 from pseudo_ris.ris.config import ModelConfig
 from pseudo_ris.ris.model import RisModel
 
@@ -19,11 +22,23 @@ def build_model(config: ModelConfig, seed: int) -> RisModel:
         return _class_of(config.name).from_config(config).train()
 
 
-def _class_of(name: str) -> type[RisModel]:
-    """Imported when asked for: each brings a large package with it."""
-    if name == "maskris":
-        from pseudo_ris.ris.maskris.model import MaskRis
+def build_empty(config: ModelConfig, pieces: Sequence[str]) -> RisModel:
+    """The model of a config, to be filled from a checkpoint with these word pieces, see RisModel.for_checkpoint.
 
+    In training mode, on the CPU; torch's random state is left as it was. Raises UserError when there is no such size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return _class_of(config.name).for_checkpoint(config, pieces).train()
+
+
+def _class_of(name: str) -> type[RisModel]:
+    """Imported when asked for: each brings a large package with it. Raises UserError when that is not installed."""
+    if name == "maskris":
+        try:
+            from pseudo_ris.ris.maskris.model import MaskRis
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            raise UserError(f"{package} is not installed; run: pip install -c constraints.txt -e '.[train]'") from error
         return MaskRis
     from pseudo_ris.ris.clip.model import ClipRis
 

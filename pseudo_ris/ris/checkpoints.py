@@ -5,6 +5,7 @@ Both are torch files of tensors and plain data, so reading one runs no code:
     format   FORMAT                      model      the weights in training (best.pt: those to evaluate)
     config   TrainConfig as dicts        step       steps done; epoch, place in it and learning rate follow from it
     best     step and figures of best.pt, or None where nothing is validated
+    pieces   word pieces of models that have their own, see RisModel.pieces
 
 and of last.pt also: data (digest of the training targets), average (the averaged weights, or None), optimizer, scaler, random
 (torch's random states, one entry a process).
@@ -21,7 +22,7 @@ import torch
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.files import digest, temporary_name, writing
-from pseudo_ris.ris.build import build_model
+from pseudo_ris.ris.build import build_empty
 from pseudo_ris.ris.config import DataConfig, MaskingConfig, ModelConfig, ScheduleConfig, TrainConfig
 from pseudo_ris.ris.model import RisModel
 from pseudo_ris.ris.targets import Target
@@ -46,23 +47,22 @@ def load_model(path: Path, device: torch.device) -> tuple[RisModel, TrainConfig]
     """
     content = read_checkpoint(path)
     config = config_of(content, path)
-    model = empty_model(config)
-    load_state(model, content.get("average") or content["model"], path)
+    model = restored_model(content, config, content.get("average") or content["model"], path)
     return model.to(device).eval(), config
 
 
-def empty_model(config: TrainConfig) -> RisModel:
-    """The model of a config whose weights a checkpoint will give, in training mode on the CPU."""
-    return build_model(dataclasses.replace(config.model, image_weights="none", text_weights="none"), config.seed)
+def restored_model(content: Checkpoint, config: TrainConfig, state: Mapping[str, torch.Tensor], path: Path) -> RisModel:
+    """The model of the checkpoint at `path` with its weights `state`, in training mode on the CPU.
 
-
-def load_state(model: RisModel, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Fills `model` with the weights of the checkpoint at `path`. Raises UserError when they are another model's."""
+    config: its settings. Raises UserError when the weights are another model's.
+    """
     try:
+        model = build_empty(config.model, content.get("pieces", []))
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:  # tensors or word pieces that are missing or wrong
         problem = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: its weights are not those of its model ({problem}); train again with this version") from error
+    return model
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

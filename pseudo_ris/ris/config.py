@@ -11,6 +11,11 @@ NO_WEIGHTS = "none"
 """Value of a `weights` setting: no file, the seed draws them."""
 
 
+def require_not_negative(**values: float) -> None:
+    for name, value in values.items():
+        require(value >= 0, f"{name}: must be 0 or more, got {value}")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The RIS model.
@@ -23,7 +28,7 @@ class ModelConfig:
         image_weights: start of clip's towers, or of maskris's Swin: "demo" (embedded, clip only), "none" (by the seed), a
             name of third_party/weights.yaml or a checkpoint file (of timm for Swin).
         text_weights: start of maskris's BERT: "none", a name of third_party/weights.yaml or a checkpoint file of transformers.
-        vocabulary: of maskris: "demo" (the drawn world's words) or a vocab.txt of BERT's.
+        vocabulary: of maskris: "demo" (the drawn world's words), a name of third_party/weights.yaml or a vocab.txt of BERT's.
         input_size: side of the square that images become, pixels, a multiple of 32.
         words: tokens of a sentence, start and end included.
     """
@@ -106,32 +111,33 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Optimiser and schedule; MaskRIS's by default (algorithm: AdamW, linear warm-up, then polynomial decay of power 0.9).
+    """Optimiser and schedule: AdamW, linear warm-up, then the rate decays.
 
     Args:
-        learning_rate: of the parts that are new; pre-trained towers have `tower_scale` of it.
-        tower_scale: see learning_rate.
-        weight_decay: not on norms, embeddings and position tables.
+        learning_rate: of the parts that are new, at its highest.
+        tower_scale: share of the learning rate that the pre-trained towers have.
+        weight_decay: AdamW's, on all but norms, biases, embeddings and position tables.
         warmup: steps of linear warm-up from a thousandth.
-        decay: "poly" (MaskRIS), "step" (CRIS: a tenth from 70% of the steps on) or "cosine".
+        decay: "poly" (MaskRIS: polynomial of power 0.9), "step" (CRIS: a tenth from 70% of the steps on) or "cosine".
         clip_norm: gradients are clipped to this norm; 0 leaves them.
         batch_size: samples of a step, of all processes together.
         epochs: passes over the data.
         steps: instead of epochs, when greater than 0.
     """
 
-    learning_rate: float = 1e-4
-    tower_scale: float = 0.1
+    learning_rate: float = 7e-4
+    tower_scale: float = 0.5
     weight_decay: float = 1e-2
-    warmup: int = 1500
+    warmup: int = 100
     decay: Literal["poly", "step", "cosine"] = "poly"
     clip_norm: float = 1.0
-    batch_size: int = 16
+    batch_size: int = 8
     epochs: int = 50
-    steps: int = 0
+    steps: int = 1500
 
     def __post_init__(self) -> None:
         require_positive(learning_rate=self.learning_rate, batch_size=self.batch_size, epochs=self.epochs)
+        require_not_negative(weight_decay=self.weight_decay, warmup=self.warmup, clip_norm=self.clip_norm, steps=self.steps)
         require_share(tower_scale=self.tower_scale)
 
 
@@ -142,7 +148,7 @@ class TrainConfig:
     Args:
         output: folder that receives best.pt, last.pt and the TensorBoard files.
         precision: of the passes; weights stay in fp32.
-        ema: decay of an exponential average of the weights, which is then what is evaluated and kept as best; 0 for none.
+        ema: decay of an exponential average of the weights, below 1; it is then what is evaluated and kept as best; 0 for none.
         validate_every: steps between two validations and checkpoints; 0 is once an epoch.
         workers: processes that make samples; 0 makes them in the training process.
         seed: of weights that are drawn, order, sentences and masking.
@@ -154,15 +160,16 @@ class TrainConfig:
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     data: DataConfig = field(default_factory=DataConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    precision: Precision = "fp32"
-    ema: float = 0.0
-    validate_every: int = 0
-    workers: int = 2
+    precision: Precision = "bf16"
+    ema: float = 0.99
+    validate_every: int = 500
+    workers: int = 0
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        require_share(ema=self.ema)
+        require(0 <= self.ema < 1, f"ema: must be from 0 to below 1, got {self.ema}")
+        require_not_negative(validate_every=self.validate_every, workers=self.workers, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -171,11 +178,12 @@ class EvaluateConfig:
 
     Args:
         checkpoint: best.pt or last.pt of a training.
-        dataset: see DataConfig; "" is the training's, with its split_by, refer_root and images.
-        split_by: see DataConfig.
-        refer_root: see DataConfig.
-        images: see DataConfig.
-        splits: names of splits; none is all that the set has but train.
+        dataset: a folder of `refer_root`: refcoco, refcoco+, refcocog or any other; refcocom mixes the three; "" is the
+            training's, with its annotation.
+        split_by: the set's annotation: unc, umd, google; "" is the only one there, or the usual one.
+        refer_root: folder of REFER sets; "" is the training's.
+        images: folder of the REFER sets' images; "" is the training's.
+        splits: names of splits, for example `val testA`; none is all that the set has but train.
         predictions: folder that receives a picture of every prediction and predictions.json (run lengths); "" for none.
         batch_size: samples predicted at once.
         precision: of the passes.
@@ -192,3 +200,6 @@ class EvaluateConfig:
     batch_size: int = 16
     precision: Precision = "fp32"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        require_positive(batch_size=self.batch_size)

@@ -64,14 +64,16 @@ class Splits:
 def training_targets(config: DataConfig, seed: int) -> list[Target]:
     """What is trained on: ground truth of a share of the set's training images, then the pseudo pairs.
 
-    The same seed draws the same images, and for a smaller `fraction` some of those of a larger one.
-    Raises UserError in one line: see split_targets; also when neither a set nor pairs are given, when the CSV cannot be read,
-    holds no pair or none that passes, or an image or mask of it is missing.
+    The same seed draws the same images, and for a smaller `fraction` some of those of a larger one; for 0 the set needs no
+    training split. Raises UserError in one line: see split_targets; also when there is neither ground truth nor pairs to
+    learn from, when the CSV cannot be read, holds no pair or none that passes, or an image or mask of it is missing.
     """
     if not config.dataset and not config.pairs:
         raise UserError("dataset, pairs: neither is given; name a data set of refer_root, a CSV of stage 2, or both")
+    if not config.fraction and not config.pairs:
+        raise UserError("fraction: 0 takes no ground truth, and there are no pairs; give a CSV of stage 2 or another fraction")
     targets: list[Target] = []
-    if config.dataset:
+    if config.dataset and config.fraction:
         splits = _read_splits(config)
         if splits.left_out:
             print(f"{config.dataset}: {splits.left_out} training images are left out, val or test splits of its sets have them")
@@ -154,7 +156,7 @@ def _targets_of(refs: Sequence[SetRef], config: DataConfig) -> list[Target]:
         found = {record.image_id: record.read for record in find_images(Path(config.images), names)}
     except UserError as error:
         raise UserError(f"data set {config.dataset}: {error}") from error
-    return [Target(ref.name, found[ref.image], ref.read_mask, ref.sentences, ref.tags) for ref in refs]
+    return [Target(ref.name, found[ref.image], ref.read_mask, ref.sentences, ref.tags, ref.image) for ref in refs]
 
 
 def _pseudo_targets(config: DataConfig) -> list[Target]:

@@ -46,8 +46,9 @@ class Learner:
         self.together: nn.Module = self.model
         if processes.count > 1:
             places = [processes.device] if processes.device.type == "cuda" else None
-            # A step need not use all parameters: of a tower, some are for another end of it than is taken here.
-            self.together = DistributedDataParallel(self.model, device_ids=places, find_unused_parameters=True)
+            # No search for unused parameters: those of all models have gradients in every step, also the hidden word's, which
+            # is zero where no word is hidden.
+            self.together = DistributedDataParallel(self.model, device_ids=places)
         # Dropout is to differ between processes, what is drawn before this is not.
         torch.manual_seed(config.seed + processes.rank)
 

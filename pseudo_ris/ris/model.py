@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from typing_extensions import Self
 
-from pseudo_ris.ris.config import ModelConfig
+from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
 from pseudo_ris.ris.frames import FrameKind
 
 BACKGROUND, FOREGROUND = 0, 1
@@ -62,6 +62,19 @@ class RisModel(nn.Module, ABC):
     @abstractmethod
     def from_config(cls, config: ModelConfig) -> Self:
         """The model of a config; what no file gives is drawn from torch's current random state. Raises UserError."""
+
+    @classmethod
+    def for_checkpoint(cls, config: ModelConfig, pieces: Sequence[str]) -> Self:
+        """The model of a config, to be filled from a checkpoint. It needs none of the files that training started from.
+
+        pieces: those of the model that was saved. Raises UserError when there is no such size.
+        """
+        return cls.from_config(replace(config, image_weights=NO_WEIGHTS, text_weights=NO_WEIGHTS))
+
+    @property
+    def pieces(self) -> list[str]:
+        """The tokenizer's word pieces, where they depend on the config: a checkpoint keeps them beside the weights."""
+        return []
 
     @abstractmethod
     def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

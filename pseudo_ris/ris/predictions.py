@@ -53,7 +53,7 @@ class PredictionFolder:
         write_atomic(self.folder / picture, encoded.getvalue())
         self._entries.append(
             {
-                "image": _image_name(target),
+                "image": target.image,
                 "target": target.name,
                 "sentence": target.sentences[prediction.sentence],
                 "segmentation": Rle.of(prediction.mask).segmentation,
@@ -79,13 +79,8 @@ def draw_prediction(prediction: Prediction) -> Image.Image:
     return draw_labelled(picture, legend, (SIDE, picture.shape[0]), len(legend))
 
 
-def _image_name(target: Target) -> str:
-    """A target's name begins with its image's, see targets and data."""
-    return re.sub(r", (mask|ref) [^,]*$", "", target.name)
-
-
 def _stem(target: Target) -> str:
-    return re.sub(r"[^\w.-]", "_", image_id_of(_image_name(target)), flags=re.ASCII)[-MAX_STEM:]
+    return re.sub(r"[^\w.-]", "_", image_id_of(target.image), flags=re.ASCII)[-MAX_STEM:]
 
 
 def _remove_earlier(folder: Path) -> None:

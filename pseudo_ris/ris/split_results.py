@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from pseudo_ris.device import pick_device
 from pseudo_ris.errors import BadInputError, UserError
@@ -16,7 +17,7 @@ from pseudo_ris.interchange.split import TRAIN
 from pseudo_ris.ris.checkpoints import load_model
 from pseudo_ris.ris.config import DataConfig, EvaluateConfig
 from pseudo_ris.ris.data import split_targets, splits_of
-from pseudo_ris.ris.evaluation import Results, tally
+from pseudo_ris.ris.evaluation import Prediction, Results, tally
 from pseudo_ris.ris.metrics import Scores
 from pseudo_ris.ris.model import RisModel
 from pseudo_ris.ris.predictions import PredictionFolder
@@ -67,14 +68,17 @@ def evaluate_split(
 ) -> Results:
     """Results of one split; prints their table and writes the predictions, when they are asked for."""
     folder = PredictionFolder(_folder_of(split, config.predictions)) if config.predictions else None
-    scores = tally(
-        model,
-        targets,
-        batch_size=config.batch_size,
-        precision=config.precision,
-        device=device,
-        predictions=folder.add if folder else None,
-    )
+    sentences = sum(len(target.sentences) for target in targets)
+    with tqdm(desc=split, total=sentences, unit="sentence", dynamic_ncols=True, leave=False, disable=None) as bar:
+
+        def note(prediction: Prediction) -> None:
+            bar.update()
+            if folder:
+                folder.add(prediction)
+
+        scores = tally(
+            model, targets, batch_size=config.batch_size, precision=config.precision, device=device, predictions=note
+        )
     results = Results.of(scores)
     print("\n".join(table(split, results)), flush=True)
     if folder:

@@ -24,7 +24,7 @@ class Target:
 
     name: what errors call it. read_image: gives the encoded image. read_mask: gives the mask, bool [H, W]. Both open nothing
     before they are called, may be handed to other processes and raise BadInputError. tags: for each sentence the groups it
-    belongs to, ("position", "3 look-alikes"); () where none are known.
+    belongs to, ("position", "3 look-alikes"); () where none are known. image: name of the image file.
     """
 
     name: str
@@ -32,12 +32,13 @@ class Target:
     read_mask: Callable[[], np.ndarray]
     sentences: tuple[str, ...]
     tags: tuple[tuple[str, ...], ...] = ()
+    image: str = ""
 
 
 def targets_of_images(images: Iterable[PairImage]) -> list[Target]:
     """The objects of pairs with all their sentences; those without any are left out."""
     return [
-        Target(f"{image.name}, mask {each.seg_id}", image.read, each.mask.decode, each.sentences)
+        Target(f"{image.name}, mask {each.seg_id}", image.read, each.mask.decode, each.sentences, image=image.name)
         for image in images
         for each in image.objects
         if each.sentences
@@ -56,12 +57,12 @@ def targets_of_csv(
     for row in open_pairs(pairs)[1]:
         sentences = kept_sentences(row, threshold, fallback)
         if sentences:
-            mask = f"{row['img_id']}/{row['seg_id']}.png"
+            image, mask = str(row["img_name"]), f"{row['img_id']}/{row['seg_id']}.png"
             where = f"{pairs}, index {row['index']}"
-            _require(images, str(row["img_name"]), f"{where}, img_name", "give the images that stage 2 had")
+            _require(images, image, f"{where}, img_name", "give the images that stage 2 had")
             _require(masks, mask, f"{where}, seg_id", "give stage 1's folder of masks")
-            read_image = reader_inside(images, str(row["img_name"]))
-            targets.append(Target(f"{row['img_name']}, mask {mask}", read_image, partial(_read_mask, masks, mask), sentences))
+            read_image, read_mask = reader_inside(images, image), partial(_read_mask, masks, mask)
+            targets.append(Target(f"{image}, mask {mask}", read_image, read_mask, sentences, image=image))
     return targets
 
 

@@ -22,9 +22,8 @@ from pseudo_ris.ris.checkpoints import (
     Checkpoint,
     check_same_training,
     data_digest,
-    empty_model,
-    load_state,
     read_checkpoint,
+    restored_model,
     write_checkpoint,
 )
 from pseudo_ris.ris.config import TrainConfig
@@ -70,8 +69,7 @@ def begin(config: TrainConfig, processes: Processes) -> Training:
     saved = read_checkpoint(last) if last.exists() else None
     if saved is not None:
         check_same_training(saved, last, config, targets)
-        model = empty_model(config)
-        load_state(model, saved["model"], last)
+        model = restored_model(saved, config, saved["model"], last)
     else:
         model = build_model(config.model, config.seed)
     batches = Batches(targets, model, config, processes)
@@ -189,7 +187,8 @@ class Training:
             write_checkpoint(self.folder / LAST, {**self._described(), "data": data, **state})
 
     def _described(self) -> Checkpoint:
-        return {"config": asdict(self.config), "step": self.done, "best": self.best}
+        own = self.learner.model
+        return {"config": asdict(self.config), "step": self.done, "best": self.best, "pieces": own.pieces}
 
     def _plan(self) -> str:
         """What is trained on what, in two lines."""

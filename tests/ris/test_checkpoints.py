@@ -24,6 +24,7 @@ from pseudo_ris.ris.checkpoints import (
     write_checkpoint,
 )
 from pseudo_ris.ris.config import DataConfig, ModelConfig, ScheduleConfig, TrainConfig
+from pseudo_ris.ris.maskris.words import SPECIAL
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(model=ModelConfig(input_size=32), output="a")
@@ -57,6 +58,24 @@ def test_a_model_is_loaded_without_the_files_its_towers_started_from(tmp_path, a
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(model(image, tokens, attention), trained.eval()(image, tokens, attention))
+
+
+def test_a_maskris_brings_its_word_pieces_with_it(tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join([*SPECIAL, "a", "red", "ball"]) + "\n", encoding="utf-8")
+    settings = ModelConfig("maskris", "tiny", image_weights="none", vocabulary=str(vocabulary), input_size=32)
+    trained = build_model(settings, seed=5)
+    saved = content(replace(CONFIG, model=settings), model=trained.state_dict(), pieces=trained.pieces)
+    write_checkpoint(tmp_path / "best.pt", saved)
+    write_checkpoint(tmp_path / "without.pt", {**saved, "pieces": []})
+    vocabulary.unlink()
+    model, _ = load_model(tmp_path / "best.pt", CPU)
+    assert model.pieces == [*SPECIAL, "a", "red", "ball"]
+    tokens, _ = model.tokenizer(["a red ball"])
+    assert torch.equal(tokens, trained.tokenizer(["a red ball"])[0])
+    assert tokens[0, :5].tolist() == [2, 5, 6, 7, 3]
+    with pytest.raises(UserError, match=r"without.pt: its weights are not those of its model \('\[PAD\]'\)"):
+        load_model(tmp_path / "without.pt", CPU)
 
 
 class Harmful:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import pickle
 import shutil
@@ -13,31 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from pairs_csv import HEIGHT, WIDTH, png, square, write_pairs
 
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.interchange.mask_png import encode_mask
-from pseudo_ris.interchange.pair_rows import PAPER_COLUMNS
 from pseudo_ris.interchange.pair_set import PairImage, PairObject, Rle
 from pseudo_ris.interchange.refer_set import read_refer, write_refer
 from pseudo_ris.ris.config import DataConfig
 from pseudo_ris.ris.data import split_targets, splits_of, training_targets
 from pseudo_ris.ris.targets import targets_of_images
 
-HEIGHT, WIDTH = 20, 30
 GOLDEN = Path(__file__).parents[1] / "interchange" / "golden" / "refcoco"
-
-
-def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(file, "png")
-    return file.getvalue()
-
-
-def square(left: int) -> np.ndarray:
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    mask[4:12, left : left + 9] = True
-    return mask
 
 
 def name_of(number: int) -> str:
@@ -207,22 +190,6 @@ def test_a_fraction_is_of_the_images_and_lies_within_larger_ones(tmp_path):
     assert any(images != drawn[2] for images in others)
 
 
-def write_pairs(folder: Path, *scores: list[float]) -> dict[str, str]:
-    """Pairs of one image as stage 2 leaves them, a mask for each list of DoC; the settings that name them."""
-    (folder / "photos").mkdir(parents=True)
-    (folder / "photos" / "a.png").write_bytes(png(0))
-    (folder / "masks" / "a").mkdir(parents=True)
-    with (folder / "pairs.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(PAPER_COLUMNS)
-        for number, doc in enumerate(scores):
-            (folder / "masks" / "a" / f"{number}.png").write_bytes(encode_mask(square(number)))
-            texts = json.dumps([f"thing {place}" for place in range(len(doc))])
-            writer.writerow([number, "a.png", "a", number, len(doc), texts, json.dumps(doc), 0])
-    places = {"pairs": "pairs.csv", "pair_images": "photos", "pair_masks": "masks"}
-    return {name: str(folder / place) for name, place in places.items()}
-
-
 def test_pairs_alone_follow_the_threshold_and_the_fallback(tmp_path):
     places = write_pairs(tmp_path, [0.5, 1.1, 1.5], [0.1, 0.2])
     assert [t.sentences for t in training_targets(DataConfig(**places), seed=0)] == [("thing 2",)]
@@ -241,6 +208,20 @@ def test_a_mixture_is_the_share_of_ground_truth_and_then_all_pairs(tmp_path):
     assert [target.name for target in mixed[:4]] == [target.name for target in share]
     assert [target.name for target in mixed[4:]] == ["a.png, mask a/0.png", "a.png, mask a/1.png"]
     assert images_in(split_targets(changed(config, fraction=0.5, **places), "val")) == {5}
+
+
+def test_without_ground_truth_a_set_only_validates_and_needs_no_training_split(tmp_path):
+    config = make_set(tmp_path, "some", {"val": (5,)})
+    places = write_pairs(tmp_path / "pseudo", [1.5], [2.0])
+    pairs_alone = changed(config, fraction=0.0, **places)
+    assert [target.name for target in training_targets(pairs_alone, seed=1)] == ["a.png, mask a/0.png", "a.png, mask a/1.png"]
+    assert images_in(split_targets(pairs_alone, "val")) == {5}
+    refused(changed(config, fraction=0.0), "fraction: 0 takes no ground truth, and there are no pairs; give a CSV of stage 2")
+
+
+def test_targets_know_their_image(tmp_path):
+    config = changed(make_set(tmp_path, "some", {"train": (1,)}), **write_pairs(tmp_path / "pseudo", [1.5]))
+    assert [target.image for target in training_targets(config, seed=0)] == [name_of(1), name_of(1), "a.png"]
 
 
 def refused(config: DataConfig, message: str, split: str = "") -> None:

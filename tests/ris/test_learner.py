@@ -10,8 +10,10 @@ from tiny_model import TinyModel, tiny_targets
 
 from pseudo_ris.ris.average import Average
 from pseudo_ris.ris.batches import Batches
-from pseudo_ris.ris.config import MaskingConfig, ScheduleConfig, TrainConfig
+from pseudo_ris.ris.build import build_model
+from pseudo_ris.ris.config import MaskingConfig, ModelConfig, ScheduleConfig, TrainConfig
 from pseudo_ris.ris.learner import Learner
+from pseudo_ris.ris.losses import training_loss
 from pseudo_ris.ris.processes import Processes
 
 ONE = Processes(0, 1, torch.device("cpu"))
@@ -90,3 +92,24 @@ def test_a_learner_goes_on_from_its_state_bit_for_bit(precision, tmp_path):
 def test_without_an_average_the_model_itself_is_evaluated():
     learner = Learner(TinyModel(), settings(), 8, ONE)
     assert learner.evaluated is learner.model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig(image_weights="none", input_size=32),
+        ModelConfig(image_weights="none", input_size=32, adapters=True),
+        ModelConfig("maskris", "tiny", image_weights="none", input_size=32),
+    ],
+    ids=["clip", "clip with adapters", "maskris"],
+)
+def test_every_parameter_has_a_gradient_however_the_input_is_masked(model):
+    """Otherwise processes that train together would have to look for those that have none."""
+    built = build_model(model, seed=0)
+    tokens, attention = built.tokenizer(["the red ball"] * 2)
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.rand(2, 32, 32), "tokens": tokens, "attention": attention}
+    for masking in (MaskingConfig(), MaskingConfig(image=True, patch=16), MaskingConfig(text=True, distortion_aware=False)):
+        built.zero_grad(set_to_none=True)
+        training_loss(built, batch, masking, [1, 2]).backward()
+        trained = [(name, parameter) for name, parameter in built.named_parameters() if parameter.requires_grad]
+        assert [name for name, parameter in trained if parameter.grad is None] == []

@@ -21,8 +21,8 @@ from pseudo_ris.ris.targets import Target
 RED, GREEN = block(40, 60, slice(5, 30), slice(10, 50)), block(40, 60, slice(20, 38), slice(30, 58))
 
 
-def scene(name: str, sentences: tuple[str, ...] = ("red", "green one")) -> Target:
-    return target(name, painted(RED, GREEN), RED, sentences)
+def scene(image: str, sentences: tuple[str, ...] = ("red", "green one"), of: str = "") -> Target:
+    return target(image + of, painted(RED, GREEN), RED, sentences, image=image)
 
 
 def written(folder: Path, *targets: Target) -> list[dict]:
@@ -35,7 +35,7 @@ def written(folder: Path, *targets: Target) -> list[dict]:
 
 def prediction(mask: np.ndarray, truth: np.ndarray, sentence: str = "red") -> Prediction:
     pixels = np.full((*mask.shape, 3), 120, np.uint8)
-    return Prediction(target("a.png", pixels, truth, (sentence,)), 0, 0, mask, truth, Overlap.of(mask, truth))
+    return Prediction(target("a.png", pixels, truth, (sentence,), image="a.png"), 0, 0, mask, truth, Overlap.of(mask, truth))
 
 
 def shows(picture: Image.Image, colour: tuple[int, int, int]) -> bool:
@@ -45,9 +45,9 @@ def shows(picture: Image.Image, colour: tuple[int, int, int]) -> bool:
 def test_every_prediction_has_a_picture_and_an_entry(tmp_path):
     entries = written(
         tmp_path,
-        scene("COCO_train2014_000000000042.jpg, mask 3"),
-        scene("a/b.png, mask 9/1.png"),
-        scene("c, mask 1.png, ref 7", ("red",)),
+        scene("COCO_train2014_000000000042.jpg", of=", mask 3"),
+        scene("a/b.png", of=", mask 9/1.png"),
+        scene("c, mask 1.png", ("red",), of=", ref 7"),
     )
     assert [(each["image"], each["target"], each["sentence"], each["picture"]) for each in entries] == [
         ("COCO_train2014_000000000042.jpg", "COCO_train2014_000000000042.jpg, mask 3", "red", "42_0_0.png"),
@@ -79,7 +79,7 @@ def test_any_name_gives_a_file_in_the_folder(tmp_path, name):
 
 
 def test_masks_of_one_image_do_not_share_a_picture(tmp_path):
-    entries = written(tmp_path, scene("a.png, mask 1"), scene("a.png, mask 2"), scene("a.jpg, mask 1"))
+    entries = written(tmp_path, scene("a.png", of=", mask 1"), scene("a.png", of=", mask 2"), scene("a.jpg"))
     assert len({each["picture"] for each in entries}) == 6
 
 

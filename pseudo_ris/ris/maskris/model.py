@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from pseudo_ris.errors import UserError
 from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
 from pseudo_ris.ris.maskris.language import Language
 from pseudo_ris.ris.maskris.pixel_decoder import PixelDecoder
-from pseudo_ris.ris.maskris.published import fill, find_start, read_bert, read_swin, window_of_state
+from pseudo_ris.ris.maskris.published import fill, find_file, read_bert, read_swin, window_of_state
 from pseudo_ris.ris.maskris.sizes import SIZES, Size
 from pseudo_ris.ris.maskris.swin import TABLE, Swin
-from pseudo_ris.ris.maskris.words import BertWords
+from pseudo_ris.ris.maskris.words import BertWords, demo_vocabulary, read_vocabulary
 from pseudo_ris.ris.model import RisModel, SampleForm
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -48,8 +49,9 @@ class MaskRis(RisModel):
         Raises UserError when weights are missing, damaged or another model's, or there is no such size or vocabulary.
         """
         size = _size_of(config)
-        image_file, text_file = find_start(config, "image_weights"), find_start(config, "text_weights")
-        tokenizer = BertWords(config.vocabulary, config.words)
+        image_file, text_file = (find_file(config, setting, NO_WEIGHTS) for setting in ("image_weights", "text_weights"))
+        vocabulary = find_file(config, "vocabulary", EMBEDDED_NAME)
+        tokenizer = BertWords(demo_vocabulary() if vocabulary is None else read_vocabulary(vocabulary), config.words)
         _check_words(config, size, tokenizer)
         image_state = None if image_file is None else read_swin(image_file)
         window = size.window if image_file is None else window_of_state(image_state, image_file)
@@ -61,6 +63,17 @@ class MaskRis(RisModel):
             remedy = "set model.text_weights to BERT-base (uncased), or model.size to one that has it"
             fill(model.language.bert, read_bert(text_file), text_file, remedy)
         return model
+
+    @classmethod
+    def for_checkpoint(cls, config: ModelConfig, pieces: Sequence[str]) -> MaskRis:
+        """See RisModel. Swin's windows become those of the weights when they are loaded."""
+        size = _size_of(config)
+        return cls(size, size.window, BertWords(pieces, config.words), config.input_size)
+
+    @property
+    def pieces(self) -> list[str]:
+        """See RisModel."""
+        return self.tokenizer.pieces
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
         """See RisModel. Logits are upsampled by pixels' areas, as masks are framed here; the release aligns corners."""

@@ -1,9 +1,8 @@
-"""Published weights of the towers: timm's (and Microsoft's) Swin, transformers' BERT. All of a tower arrives, or nothing."""
+"""Published files: timm's (and Microsoft's) Swin, transformers' BERT and its words. All of a tower arrives, or nothing."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,9 +10,9 @@ from torch import nn
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.manifest import read_manifest
-from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
+from pseudo_ris.ris.config import ModelConfig
 from pseudo_ris.ris.maskris.swin import TABLE, window_of
-from pseudo_ris.weights import SHOWN, find_weights, read_state
+from pseudo_ris.weights import misfits, published_file, read_state
 
 State = dict[str, torch.Tensor]
 
@@ -21,27 +20,29 @@ NOT_OF_SWIN = ("head.", "norm.")
 """The classifier and the norm before it, which a map has no use for."""
 NOT_OF_BERT = ("cls.", "pooler.")
 """The heads that BERT was pre-trained with."""
+KINDS = {"image_weights": "swin", "text_weights": "bert", "vocabulary": "bert_words"}
+"""What a setting may name of the manifest, see WeightsFile.model."""
 
 
-@dataclass(frozen=True)
-class _ManifestEntry:
-    """What weights.find_weights asks of a setting."""
+def find_file(config: ModelConfig, setting: str, default: str) -> Path | None:
+    """The file that one of KINDS names, by its path or its name in the manifest; None for the setting's `default`.
 
-    architecture: str
-    weights: str
-    precision: str = "fp32"
-
-
-def find_start(config: ModelConfig, setting: str) -> Path | None:
-    """The file of `image_weights` or `text_weights`, or None for "none". Raises UserError when there is no such file."""
+    Raises UserError when there is no such file, or it is not the one that was published.
+    """
     value = getattr(config, setting)
-    if value == NO_WEIGHTS:
+    if value == default:
         return None
     if Path(value).is_file():
         return Path(value)
-    if value in read_manifest().files:
-        return find_weights(_ManifestEntry(config.size, value), {"image_weights": "swin", "text_weights": "bert"}[setting])
-    raise UserError(f"model.{setting}: {value} does not exist; give none or a checkpoint file")
+    files = read_manifest().files
+    entry = files.get(value)
+    if entry is not None and entry.model == KINDS[setting]:
+        return published_file(entry, f"model.{setting}")
+    problem = "does not exist" if entry is None else f"is {entry.model} {entry.architecture}"
+    fitting = ", ".join(name for name, each in files.items() if each.model == KINDS[setting])
+    raise UserError(
+        f"model.{setting}: {value} {problem}; give {default}, a file or one of {fitting} (third_party/weights.yaml)"
+    )
 
 
 def read_swin(path: Path) -> State:
@@ -91,24 +92,8 @@ def fill(tower: nn.Module, state: State, path: Path, remedy: str) -> None:
 
     Raises UserError that names the first tensors that are missing, surplus or of another shape; the tower is then untouched.
     """
-    own = tower.state_dict()
-    misshapen = [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
-    ]
-    wrong = {
-        "missing": sorted(own.keys() - state.keys()),
-        "surplus": sorted(state.keys() - own.keys()),
-        "of another shape": misshapen,
-    }
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
-        for what, names in wrong.items()
-        if names
-    ]
-    if problems:
-        raise UserError(f"{path}: tensors {'; '.join(problems)}; {remedy}")
+    if problems := misfits(tower.state_dict(), state):
+        raise UserError(f"{path}: tensors {problems}; {remedy}")
     tower.load_state_dict(state)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from pseudo_ris.config import EMBEDDED_NAME
 from pseudo_ris.demo.grammar import WORDS
 from pseudo_ris.errors import UserError
 
@@ -20,23 +19,21 @@ CONTINUED = "##"
 class BertWords:
     """See model.Tokenizer. Lower case, accents off, as bert-base-uncased. A sentence that is too long keeps its [SEP].
 
-    Raises UserError when the vocabulary is no vocab.txt of BERT's.
-
     Args:
-        vocabulary: "demo" or a vocab.txt, one word piece a line.
+        pieces: word pieces, SPECIAL among them; their places are their ids. See demo_vocabulary and read_vocabulary.
         length: see model.Tokenizer.
     """
 
-    def __init__(self, vocabulary: str = EMBEDDED_NAME, length: int = 20) -> None:
-        pieces = demo_vocabulary() if vocabulary == EMBEDDED_NAME else read_vocabulary(Path(vocabulary))
+    def __init__(self, pieces: Sequence[str], length: int) -> None:
+        self.pieces = list(pieces)
         ids = {piece: number for number, piece in enumerate(pieces)}
+        self.special_ids = tuple(ids[piece] for piece in SPECIAL)
+        self.mask_id = ids[HIDDEN]
+        self.vocabulary = len(pieces)
+        self.length = length
         self._words = BertWordPieceTokenizer(ids)
         self._words.enable_truncation(length)
         self._words.enable_padding(length=length, pad_id=ids[PADDING])
-        self.length = length
-        self.vocabulary = len(pieces)
-        self.mask_id = ids[HIDDEN]
-        self.special_ids = tuple(ids[piece] for piece in SPECIAL)
 
     def __call__(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens int64 [N, L] and attention bool [N, L]."""

@@ -68,6 +68,7 @@ def test_the_spread_pool_says_what_each_place_alone_would_give(clip):
             torch.testing.assert_close(everywhere[:, :, row, column], pool.c_proj(pool.v_proj(place)), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_place_fits_best_the_sentence_of_the_object_it_shows(clip):
     """On drawn scenes, of sentences about two objects that differ in category."""
     towers, tokenizer = ClipTowers(clip).eval(), build_model(SMALL, 0).tokenizer
@@ -81,7 +82,7 @@ def test_a_place_fits_best_the_sentence_of_the_object_it_shows(clip):
         pixels = Letterbox.of(256, 256, 384).image(scene.image, np.array(CLIP_MEAN), np.array(CLIP_STD))
         tokens, attention = tokenizer([full_caption(scene.objects[number]) for number in numbers])
         with torch.inference_mode():
-            features = towers(torch.from_numpy(pixels).expand(2, -1, -1, -1), tokens, attention)
+            features = towers(torch.from_numpy(pixels).float().expand(2, -1, -1, -1), tokens, attention)
         fit = functional.cosine_similarity(features.maps[2], features.sentence[:, :, None, None], dim=1)
         fit = functional.interpolate(fit[:, None], (256, 256), mode="bilinear")[:, 0].numpy()
         means = [[fit[sentence][scene.label_map == number + 1].mean() for number in numbers] for sentence in range(2)]

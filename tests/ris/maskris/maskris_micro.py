@@ -6,7 +6,7 @@ import torch
 
 from pseudo_ris.ris.maskris.model import MaskRis
 from pseudo_ris.ris.maskris.sizes import Size
-from pseudo_ris.ris.maskris.words import BertWords
+from pseudo_ris.ris.maskris.words import BertWords, demo_vocabulary
 
 MICRO = Size(
     swin_width=8,
@@ -30,7 +30,7 @@ SENTENCES = ["the leftmost striped ball", "a red star on the left"]
 def micro_model(seed: int = 0, input_size: int = 64) -> MaskRis:
     """In training mode; there is no dropout."""
     torch.manual_seed(seed)
-    return MaskRis(MICRO, MICRO.window, BertWords(length=10), input_size)
+    return MaskRis(MICRO, MICRO.window, BertWords(demo_vocabulary(), 10), input_size)
 
 
 def micro_batch(model: MaskRis, side: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

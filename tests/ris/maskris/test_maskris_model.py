@@ -164,9 +164,11 @@ def test_the_seed_decides_the_weights():
         ({"size": "huge"}, "model.size: maskris has no huge; give one of tiny, small, base"),
         ({"words": 80}, "model.words: tiny takes at most 64 tokens, got 80"),
         ({"adapters": True}, "model.adapters: only"),
-        ({"image_weights": "demo"}, "model.image_weights: demo does not exist; give none or a checkpoint file"),
-        ({"text_weights": "bert.bin"}, "model.text_weights: bert.bin does not exist; give none or a checkpoint file"),
-        ({"image_weights": "sam_vit_b"}, "sam_vit_b is sam vit_b"),
+        ({"image_weights": "demo"}, "model.image_weights: demo does not exist; give none, a file or one of swin_b_w"),
+        ({"text_weights": "b.bin"}, r"model.text_weights: b.bin does not exist; give none, a file or one of bert_base"),
+        ({"vocabulary": "b.txt"}, "model.vocabulary: b.txt does not exist; give demo, a file or one of bert_base_uncased_v"),
+        ({"image_weights": "sam_vit_b"}, "model.image_weights: sam_vit_b is sam vit_b; give none, a file or one of swin_b_w"),
+        ({"text_weights": "bert_base_uncased_vocab"}, "model.text_weights: .* is bert_words bert_base_uncased; give none"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):

@@ -194,6 +194,19 @@ def test_a_damaged_file_is_refused(tmp_path):
         build(image_weights=str(path))
 
 
+def test_names_of_the_manifest_are_the_downloaded_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("PSEUDO_RIS_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match=r"model\.image_weights: swin_s_window7: .*download_weights\.sh swin_s_window7"):
+        build(image_weights="swin_s_window7")
+    state = swin_state()
+    torch.save({"model": state}, tmp_path / "swin_small_patch4_window7_224.pth")
+    assert_arrived(build(image_weights="swin_s_window7").image.trunk, state)
+    write_vocabulary(tmp_path, PIECES)
+    (tmp_path / "vocab.txt").rename(tmp_path / "bert_base_uncased_vocab.txt")
+    with pytest.raises(UserError, match=r"model\.vocabulary: bert_base_uncased_vocab: .* is not the file that was published"):
+        build(vocabulary="bert_base_uncased_vocab")
+
+
 def test_bert_s_weights_need_their_own_words(tmp_path):
     save_file(without_heads(bert_state()), tmp_path / "bert.safetensors")
     with pytest.raises(UserError, match=r"model\.vocabulary: demo has other words"):

@@ -10,18 +10,18 @@ from transformers import BertTokenizer
 
 from pseudo_ris.demo.grammar import WORDS
 from pseudo_ris.errors import UserError
-from pseudo_ris.ris.maskris.words import SPECIAL, BertWords, demo_vocabulary
+from pseudo_ris.ris.maskris.words import SPECIAL, BertWords, demo_vocabulary, read_vocabulary
 
 
 def test_every_word_of_the_grammar_is_one_piece():
-    words = BertWords(length=3)
+    words = BertWords(demo_vocabulary(), 3)
     tokens, attention = words(WORDS)
     assert attention.all()
     assert len(set(tokens[:, 1].tolist())) == len(WORDS)
 
 
 def test_a_sentence_starts_with_cls_and_ends_with_sep_and_padding():
-    words = BertWords(length=8)
+    words = BertWords(demo_vocabulary(), 8)
     tokens, attention = words(["The LARGE ball", ""])
     ids = {piece: number for number, piece in enumerate(demo_vocabulary())}
     assert tokens[0].tolist() == [ids[each] for each in ("[CLS]", "the", "large", "ball", "[SEP]", *["[PAD]"] * 3)]
@@ -30,20 +30,20 @@ def test_a_sentence_starts_with_cls_and_ends_with_sep_and_padding():
 
 
 def test_a_sentence_that_is_too_long_keeps_its_end():
-    words = BertWords(length=5)
+    words = BertWords(demo_vocabulary(), 5)
     tokens, attention = words(["the large red striped ball on the left"])
     assert tokens[0, -1] == demo_vocabulary().index("[SEP]") and attention.all()
 
 
 def test_other_text_becomes_letters():
-    words = BertWords(length=12)
+    words = BertWords(demo_vocabulary(), 12)
     tokens, _ = words(["Zébra, 42!"])
     pieces = [demo_vocabulary()[token] for token in tokens[0].tolist()]
     assert pieces == ["[CLS]", "z", "##e", "##b", "##r", "##a", ",", "4", "##2", "!", "[SEP]", "[PAD]"]
 
 
 def test_special_ids_are_those_that_are_no_words():
-    words = BertWords()
+    words = BertWords(demo_vocabulary(), 20)
     assert [demo_vocabulary()[each] for each in words.special_ids] == list(SPECIAL)
     assert demo_vocabulary()[words.mask_id] == "[MASK]" and words.vocabulary == len(demo_vocabulary())
 
@@ -54,13 +54,13 @@ def test_a_vocabulary_file_reads_as_transformers_reads_it(tmp_path):
     sentences = ["The quick foxes", "quick-fox Thé", "n oxn", "unseen word", "fox " * 20, ""]
     published = BertTokenizer(str(tmp_path / "vocab.txt"))
     expected = published(sentences, padding="max_length", truncation=True, max_length=9, return_tensors="pt")
-    tokens, attention = BertWords(str(tmp_path / "vocab.txt"), 9)(sentences)
+    tokens, attention = BertWords(read_vocabulary(tmp_path / "vocab.txt"), 9)(sentences)
     assert torch.equal(tokens, expected["input_ids"])
     assert torch.equal(attention, expected["attention_mask"].bool())
 
 
 def test_it_can_be_handed_to_a_worker():
-    words = BertWords(length=7)
+    words = BertWords(demo_vocabulary(), 7)
     again = pickle.loads(pickle.dumps(words))
     assert torch.equal(again(["a ball"])[0], words(["a ball"])[0])
 
@@ -79,5 +79,5 @@ def test_a_vocabulary_that_is_none_is_refused(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        BertWords(str(path))
+        read_vocabulary(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
