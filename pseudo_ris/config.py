@@ -28,6 +28,11 @@ def require_share(**values: float) -> None:
         require(0 <= value <= 1, f"{name}: must be from 0 to 1, got {value}")
 
 
+def require_not_negative(**values: float) -> None:
+    for name, value in values.items():
+        require(value >= 0, f"{name}: must be 0 or more, got {value}")
+
+
 def require_positive(**values: float) -> None:
     for name, value in values.items():
         require(value > 0, f"{name}: must be greater than 0, got {value}")

@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pseudo_ris.config import Precision, require, require_positive, require_share
+from pseudo_ris.config import Precision, require, require_not_negative, require_positive, require_share
 
 NO_WEIGHTS = "none"
 """Value of a `weights` setting: no file, the seed draws them."""
-
-
-def require_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        require(value >= 0, f"{name}: must be 0 or more, got {value}")
 
 
 @dataclass(frozen=True)
@@ -22,8 +17,8 @@ class ModelConfig:
 
     Args:
         name: "clip" (CRIS-style) or "maskris" (CARIS: Swin, BERT and a deformable pixel decoder).
-        size: of clip "demo", or an open_clip CLIP such as RN50, RN101 or ViT-B-16; of maskris "tiny" (demo), "small" or "base"
-            (paper).
+        size: of clip "demo", or an open_clip CLIP with a ResNet, such as RN50 or RN101; of maskris "tiny", "small" or "base",
+            which is the paper's.
         adapters: of clip only: the towers stay frozen, with bridging adapters between them (ETRIS).
         image_weights: start of clip's towers, or of maskris's Swin: "demo" (embedded, clip only), "none" (by the seed), a
             name of third_party/weights.yaml or a checkpoint file (of timm for Swin).

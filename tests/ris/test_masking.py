@@ -42,6 +42,7 @@ def test_hidden_pixels_are_zero_and_the_others_stay():
         assert (after[:, ~shown] == 0).all()
 
 
+@pytest.mark.slow
 def test_words_are_hidden_replaced_and_kept_as_berts_are():
     tokenizer = ClipTokenizer(77)
     tokens = tokenizer(["one two three four five six seven eight nine ten " * 7])[0][0]
