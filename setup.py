@@ -41,6 +41,7 @@ setup(
         "finetune": FINETUNE,
         "dev": [
             "pytest>=9",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.160",
             "ruff>=0.17",
             "pre-commit>=4",

@@ -4,7 +4,7 @@ source "$(dirname "$0")/setup_env.sh" dev
 ruff check .
 ruff format --check .
 if [ $# -eq 0 ]; then
-    python -m pytest -m "not slow and not gpu" --durations=5
+    OMP_NUM_THREADS=1 python -m pytest -m "not slow and not gpu" --durations=5 --numprocesses auto --maxprocesses 4
     python -m pytest -m "slow and not gpu" --durations=10
 else
     python -m pytest "$@"

@@ -39,6 +39,8 @@ STAGES = (
 PAIRS = "distinctive_captions_cc3m.csv"
 TEST_SPLITS = ("testA", "testB")
 KINDS = ("attribute", "position")
+WARMUP_SHARE = 20
+"""Steps of a training for each step of its warm-up."""
 EVERYTHING = 0.0
 """A DoC threshold that every expression passes."""
 GROUND_TRUTH, BOTH = "ground truth", "pseudo pairs, calibrated and filtered"
@@ -134,8 +136,7 @@ def train_all(out: Path, rows: Sequence[Row], options: argparse.Namespace, machi
     """A model of each row and seed; the longest trainings start first. Raises UserError."""
     world = [f"--data.dataset={DATASET}", f"--data.refer_root={out / 'world'}", f"--data.images={out / 'world' / 'images'}"]
     common = [str(ROOT / "train_ris" / "train.py"), f"--config={CONFIG}", *world]
-    if options.steps:
-        common += [f"--schedule.steps={options.steps}"]
+    common += [f"--schedule.steps={options.steps}", f"--schedule.warmup={options.steps // WARMUP_SHARE}"]
     jobs = [
         [*common, *row.options(out), f"--seed={seed}", f"--output={_folder(out, row, seed)}"]
         for seed in options.seeds
@@ -198,7 +199,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--world-seed", type=int, default=0, help="of the drawn scenes (default: 0)")
     for split, count in (("train", 500), ("val", 40), ("test", 100)):
         parser.add_argument(f"--{split}", type=int, default=count, help=f"scenes (default: {count})")
-    parser.add_argument("--steps", type=int, default=0, help="of each training; default: as configs/ris_demo.yaml has it")
+    parser.add_argument("--steps", type=int, default=2000, help="of each training, however many masks it has (default: 2000)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="commands at a time (default: one a core)")
     options = parser.parse_args(argv)
     started, machine, out = time.monotonic(), Machine(options.workers), options.out.resolve()

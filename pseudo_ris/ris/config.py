@@ -34,7 +34,7 @@ class ModelConfig:
     image_weights: str = "demo"
     text_weights: str = "none"
     vocabulary: str = "demo"
-    input_size: int = 256
+    input_size: int = 320
     words: int = 16
 
     def __post_init__(self) -> None:
@@ -126,9 +126,9 @@ class ScheduleConfig:
     warmup: int = 100
     decay: Literal["poly", "step", "cosine"] = "poly"
     clip_norm: float = 1.0
-    batch_size: int = 8
-    epochs: int = 50
-    steps: int = 1500
+    batch_size: int = 4
+    epochs: int = 4
+    steps: int = 0
 
     def __post_init__(self) -> None:
         require_positive(learning_rate=self.learning_rate, batch_size=self.batch_size, epochs=self.epochs)

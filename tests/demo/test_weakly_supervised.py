@@ -60,7 +60,7 @@ def test_a_failed_command_is_named_with_its_reason(tmp_path):
 @pytest.mark.slow
 def test_the_whole_way_and_once_more(tmp_path):
     command = [sys.executable, "-m", "pseudo_ris.demo.weakly_supervised", "--out", str(tmp_path / "out")]
-    command += ["--train", "4", "--val", "2", "--test", "2", "--steps", "2", "--workers", "2"]
+    command += ["--train", "4", "--val", "2", "--test", "6", "--steps", "2", "--workers", "2"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     figures = json.loads(ended.stdout.splitlines()[-1])

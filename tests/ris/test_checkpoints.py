@@ -124,7 +124,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_that_was_there(tmp_path):
     ("changed", "message"),
     [
         (replace(CONFIG, seed=1), r"^--seed 1: x/last.pt was trained with 0; keep that, or give another --output$"),
-        (replace(CONFIG, precision="bf16"), r"^--precision bf16: x/last.pt was trained with 'fp32'"),
+        (replace(CONFIG, precision="fp32"), r"^--precision fp32: x/last.pt was trained with 'bf16'"),
         (replace(CONFIG, schedule=ScheduleConfig(learning_rate=1e-3)), r"^--schedule.learning_rate 0.001: "),
         (replace(CONFIG, model=replace(CONFIG.model, adapters=True)), r"^--model.adapters True: "),
         (replace(CONFIG, data=DataConfig(threshold=1.5)), r"^--data.threshold 1.5: "),

@@ -90,7 +90,7 @@ def test_a_learner_goes_on_from_its_state_bit_for_bit(precision, tmp_path):
 
 
 def test_without_an_average_the_model_itself_is_evaluated():
-    learner = Learner(TinyModel(), settings(), 8, ONE)
+    learner = Learner(TinyModel(), settings(ema=0.0), 8, ONE)
     assert learner.evaluated is learner.model
 
 
