@@ -70,6 +70,7 @@ def options(config: TrainConfig) -> list[str]:
         *("--schedule.warmup", "2", "--schedule.batch_size", "4", "--schedule.steps", str(schedule.steps)),
         *("--schedule.learning_rate", str(schedule.learning_rate), "--ema", "0.9"),
         *("--validate_every", str(config.validate_every), "--workers", str(config.workers), "--device", "cpu"),
+        *("--precision", config.precision),
     ]
 
 
@@ -227,7 +228,8 @@ def test_a_killed_training_goes_on_with_the_same_log(config, tmp_path):
 )
 def test_two_processes_have_the_losses_and_figures_of_one(config, tmp_path, model):
     """Gloo on the CPU, with masking: the same to 5e-6. Weights normalised over a process's batch would differ by 2e-5."""
-    one = replace(config, output=str(tmp_path / "one"), model=model, schedule=replace(config.schedule, learning_rate=1e-4))
+    schedule = replace(config.schedule, learning_rate=1e-4)
+    one = replace(config, output=str(tmp_path / "one"), model=model, schedule=schedule, precision="fp32")
     two = replace(one, output=str(tmp_path / "two"))
     assert train(one) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
