@@ -26,6 +26,7 @@ class DecoderLayer(nn.Module):
         )
         self.before = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.after = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        # Attention that has learnt nothing yet adds nothing.
         for norm in self.after:
             nn.init.zeros_(norm.weight)
         self.dropout = nn.Dropout(dropout)

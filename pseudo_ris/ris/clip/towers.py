@@ -119,8 +119,8 @@ def spread(pool: AttentionPool2d, features: torch.Tensor) -> torch.Tensor:
     """CLIP's attention pool without its attention: what each place alone would give. [B, C, H, W] -> [B, D, H, W].
 
     CRIS lets each place ask all others. What a place then says is no longer where the sentence's object is: with the embedded
-    CLIP, among the objects of a drawn scene the best fitting one was right no more often than by chance, and three times as
-    often without the attention (as in MaskCLIP, Zhou et al., ECCV 2022).
+    CLIP, of 71 sentences about drawn scenes at 384 pixels the best fitting object was right in .20 of the cases (chance
+    is .19), and in .52 without the attention (as in MaskCLIP, Zhou et al., ECCV 2022).
     """
     flat = features.flatten(2).transpose(1, 2)
     return pool.c_proj(pool.v_proj(flat)).transpose(1, 2).unflatten(2, features.shape[2:])
