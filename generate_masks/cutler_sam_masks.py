@@ -21,13 +21,14 @@ from pathlib import Path
 from pseudo_ris.cli import announce_models, parse_config, run_recipe
 from pseudo_ris.config import MaskGenerationConfig
 from pseudo_ris.device import peak_memory, pick_device
+from pseudo_ris.engine.run import run_loop
 from pseudo_ris.files import digest
+from pseudo_ris.image_loop import ImageLoop
 from pseudo_ris.images import decode_image
 from pseudo_ris.masks.cutler import Cutler, build_cutler
 from pseudo_ris.masks.pipeline import draw_masks
 from pseudo_ris.masks.sam import AutomaticSam, build_sam
 from pseudo_ris.masks.store import MaskStore
-from pseudo_ris.records import ImageRecord
 from pseudo_ris.residency import ModelRoom, takes_turns
 from pseudo_ris.runs import Run
 from pseudo_ris.shards import Shard
@@ -42,11 +43,15 @@ def main(argv: Sequence[str]) -> int:
     records = list_records(config)
     store = MaskStore(Path(config.masks))
     with store.working(shard):
-        return make_masks(config, records, store, shard)
+        run = Run("masks", store.folder, records, config.retry_failed, shard)
+        run_loop(make_masks, config, run)
+        code = run.close()
+    print(f"masks are in {store.folder}{shard.closing}")
+    return code
 
 
-def make_masks(config: MaskGenerationConfig, records: Sequence[ImageRecord], store: MaskStore, shard: Shard) -> int:
-    """Makes the masks of a shard of the images; returns the exit code."""
+def make_masks(config: MaskGenerationConfig, images: ImageLoop) -> None:
+    """Makes the masks of the images of a run, or of those a worker is handed."""
     device = pick_device(config.device)
     announce_models({"cutler": config.cutler, "sam": config.sam}, device)
     basis = result_basis(cutler=config.cutler, sam=config.sam, matching=config.matching)
@@ -54,21 +59,19 @@ def make_masks(config: MaskGenerationConfig, records: Sequence[ImageRecord], sto
     room = ModelRoom(device, takes_turns(config.residency, device, *builds))
     detector = room.model(partial(Cutler.from_config, config.cutler, device))
     segmenter = room.model(partial(AutomaticSam.from_config, config.sam, device))
+    store = MaskStore(Path(config.masks))
 
-    run = Run("masks", store.folder, records, config.retry_failed, shard)
-    for record in run.images():
-        with run.guard(record):
+    for record in images.images():
+        with images.guard(record):
             data = record.read()
             key = digest(basis, data)
-            if not run.is_needed(record, key, store.is_current(record, key)):
+            if not images.is_needed(record, key, store.is_current(record, key)):
                 continue
             image = decode_image(data, record.name)
             masks = draw_masks(detector, segmenter, image, config.matching)
             store.write(record, key, masks, *image.shape[:2])
-            run.finished(record)
-    code = run.close()
-    print(f"peak memory {peak_memory(device)}\nmasks are in {store.folder}{shard.closing}")
-    return code
+            images.finished(record)
+    print(f"peak memory {peak_memory(device)}")
 
 
 if __name__ == "__main__":

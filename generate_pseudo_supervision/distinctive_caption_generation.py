@@ -26,18 +26,17 @@ from pseudo_ris.device import peak_memory, pick_device
 from pseudo_ris.distinctiveness.clip import ClipScorer, build_clip
 from pseudo_ris.distinctiveness.nouns import make_noun_finder
 from pseudo_ris.distinctiveness.score import score_candidates
+from pseudo_ris.engine.run import run_loop
 from pseudo_ris.errors import UserError
 from pseudo_ris.files import digest
+from pseudo_ris.image_loop import ImageLoop
 from pseudo_ris.images import decode_image
 from pseudo_ris.interchange.pairs import write_pairs
 from pseudo_ris.interchange.parts import PartStore
-from pseudo_ris.masks.given import GivenMasks
-from pseudo_ris.masks.store import MaskStore
-from pseudo_ris.records import ImageRecord
 from pseudo_ris.residency import ModelRoom, takes_turns
 from pseudo_ris.runs import Run
 from pseudo_ris.shards import Shard
-from pseudo_ris.sources import list_records, open_masks
+from pseudo_ris.sources import list_records, open_masks, reading_masks
 from pseudo_ris.weights import result_basis
 
 
@@ -46,22 +45,22 @@ def main(argv: Sequence[str]) -> int:
     config = parse_config(CaptionGenerationConfig, argv, __doc__)
     shard = Shard.parse(config.shard)
     records = list_records(config)
-    mask_store = open_masks(config)
     parts = PartStore(Path(config.output), config.name)
     if parts.output.resolve() == Path(config.masks).resolve():
         raise UserError(f"--output {parts.output}: holds the masks; give another folder")
-    with mask_store.reading(), parts.working(shard):
-        return write_expressions(config, records, mask_store, parts, shard)
+    with reading_masks(config), parts.working(shard):
+        run = Run("expressions", parts.output, records, config.retry_failed, shard)
+        run_loop(write_expressions, config, run)
+        code = run.close()
+        if shard.is_whole:
+            put_together(config, parts, run)
+        else:
+            print(f"parts are in {parts.folder}{shard.closing}")
+    return code
 
 
-def write_expressions(
-    config: CaptionGenerationConfig,
-    records: Sequence[ImageRecord],
-    mask_store: MaskStore | GivenMasks,
-    parts: PartStore,
-    shard: Shard,
-) -> int:
-    """Makes the parts of a shard of the images, and of all images the files; returns the exit code."""
+def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> None:
+    """Makes the parts of the images of a run, or of those a worker is handed."""
     device = pick_device(config.device)
     announce_models({"coca": config.coca, "clip": config.clip}, device)
     find_noun = make_noun_finder(config.scoring.noun_finder)
@@ -73,35 +72,33 @@ def write_expressions(
     room = ModelRoom(device, takes_turns(config.residency, device, *builds))
     captioner = room.model(partial(CocaCaptioner.from_config, config.coca, device))
     scorer = room.model(partial(ClipScorer.from_config, config.clip, device))
+    mask_store, parts = open_masks(config), PartStore(Path(config.output), config.name)
 
-    run = Run("expressions", parts.output, records, config.retry_failed, shard)
-    for record in run.images():
-        with run.guard(record):
+    for record in images.images():
+        with images.guard(record):
             data = record.read()
             stored = mask_store.read(record)
             key = digest(basis, find_noun.name, record.image_id, data, *stored.flat())
-            if not run.is_needed(record, key, parts.is_current(record, key)):
+            if not images.is_needed(record, key, parts.is_current(record, key)):
                 continue
             image = decode_image(data, record.name)
             seg_ids, masks = stored.decode(*image.shape[:2])
             candidates = write_candidates(captioner, image, masks, seg_ids, record.image_id, config.decoding, config.crops)
             captions = score_candidates(scorer, find_noun, image, masks, seg_ids, candidates, config.scoring, config.crops)
             parts.write(record, key, captions)
-            run.finished(record)
-    code = run.close()
-    if not shard.is_whole:
-        print(f"peak memory {peak_memory(device)}\nparts are in {parts.folder}{shard.closing}")
-        return code
+            images.finished(record)
+    print(f"peak memory {peak_memory(device)}")
 
+
+def put_together(config: CaptionGenerationConfig, parts: PartStore, run: Run) -> None:
+    """Makes the files of all parts that are today's."""
     totals = write_pairs(parts.read_all(run.current()), parts.output, config.name, config.scoring)
     print(
         f"{totals.candidates} candidates for {totals.masks} masks of {totals.images} images "
         f"({totals.images_without_masks} without masks)\n"
         f"{totals.kept} candidates of {totals.masks_with_kept} masks are kept ({config.scoring.rule})\n"
-        f"peak memory {peak_memory(device)}\n"
         f"pairs are in {parts.output / (config.name + '.csv')}"
     )
-    return code
 
 
 if __name__ == "__main__":

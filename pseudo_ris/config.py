@@ -258,10 +258,36 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
-class MaskGenerationConfig(SourceConfig):
+class EngineConfig:
+    """Where the images are worked on. The results do not depend on it.
+
+    Args:
+        device: "auto" takes CUDA when there is one.
+        engine: "none" works in the command's own process, "local" in processes of this machine, "ray" on a Ray cluster.
+        workers: processes; 0 is as many as use all GPUs, or without one all cores.
+        gpus_per_worker: share of a GPU that a worker gets, or how many GPUs; of no account where there are none.
+        address: of the Ray cluster, as ray.init takes it; "" starts one on this machine unless RAY_ADDRESS names one.
+        image_timeout: seconds after which an engine's worker is ended and its image listed as failed, loading of the models
+            included; 0 is no limit.
+    """
+
+    device: str = "auto"
+    engine: Literal["none", "local", "ray"] = "none"
+    workers: int = 0
+    gpus_per_worker: float = 1.0
+    address: str = ""
+    image_timeout: float = 1800.0
+
+    def __post_init__(self) -> None:
+        require_not_negative(workers=self.workers, image_timeout=self.image_timeout)
+        require_positive(gpus_per_worker=self.gpus_per_worker)
+
+
+@dataclass(frozen=True)
+class MaskGenerationConfig(EngineConfig, SourceConfig):
     """Stage 1: images -> pseudo masks.
 
-    The settings of SourceConfig come first.
+    The settings of SourceConfig and EngineConfig come first.
 
     Args:
         shard: K/N works on every N-th image from the K-th on, 0 <= K < N, beside the other shards' processes; the run without
@@ -269,7 +295,6 @@ class MaskGenerationConfig(SourceConfig):
         masks: folder that receives `<image id>/<seg id>.png`.
         weights: "random" builds every model with reproducible random weights, for a dry run; without `config` at the sizes of
             configs/default.yaml. "configured" takes each model's own setting.
-        device: "auto" takes CUDA when there is one.
         residency: "together" keeps all models of the stage in memory, "in_turn" one at a time; "auto" decides by what is free.
         retry_failed: redo just the images listed in failures.csv.
     """
@@ -279,17 +304,16 @@ class MaskGenerationConfig(SourceConfig):
     sam: SamConfig = field(default_factory=SamConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     weights: Literal["configured", "random"] = "configured"
-    device: str = "auto"
     residency: Residency = "auto"
     retry_failed: bool = False
     shard: str = "0/1"
 
 
 @dataclass(frozen=True)
-class CaptionGenerationConfig(SourceConfig):
+class CaptionGenerationConfig(EngineConfig, SourceConfig):
     """Stage 2: images and masks -> mask-expression pairs.
 
-    The settings of SourceConfig come first; they are those that stage 1 had.
+    The settings of SourceConfig and EngineConfig come first; the former are those that stage 1 had.
 
     Args:
         shard: K/N works on every N-th image from the K-th on, 0 <= K < N, beside the other shards' processes; the run without
@@ -302,7 +326,6 @@ class CaptionGenerationConfig(SourceConfig):
         name: NAME of the output files.
         weights: "random" builds every model with reproducible random weights, for a dry run; without `config` at the sizes of
             configs/default.yaml. "configured" takes each model's own setting.
-        device: "auto" takes CUDA when there is one.
         residency: "together" keeps all models of the stage in memory, "in_turn" one at a time; "auto" decides by what is free.
         retry_failed: redo just the images listed in failures.csv.
     """
@@ -317,7 +340,6 @@ class CaptionGenerationConfig(SourceConfig):
     clip: ClipConfig = field(default_factory=ClipConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     weights: Literal["configured", "random"] = "configured"
-    device: str = "auto"
     residency: Residency = "auto"
     retry_failed: bool = False
     shard: str = "0/1"

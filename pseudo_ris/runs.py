@@ -1,4 +1,4 @@
-"""What both stages share around their per-image loop: failures, progress, summary, exit code."""
+"""The bookkeeping of one stage over a list of images: failures, progress, summary, exit code."""
 
 from __future__ import annotations
 
@@ -6,60 +6,31 @@ import csv
 import io
 import sys
 import time
-import traceback
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.errors import UserError
 from pseudo_ris.files import write_atomic, writing
+from pseudo_ris.image_loop import Failure, ImageLoop, Outcome, read_ahead
 from pseudo_ris.images import check_ids
+from pseudo_ris.progress import Progress
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.shards import ALL, Shard
 
 EXIT_FAILURES = 3
-READ_AHEAD = 4
 FAILURES_FILE = "failures.csv"
 FAILURES_OF_SHARDS = "failures.*-of-*.csv"
 COLUMNS = ("image_id", "image", "reason", "key")
 
 
-@dataclass(frozen=True)
-class Failure:
-    """One row of failures.csv. key: hash of what was tried, so that changed input or settings are tried anew."""
+class Run(ImageLoop):
+    """One stage over a list of images.
 
-    image_id: str
-    image: str
-    reason: str
-    key: str
-
-
-def read_ahead(records: Iterable[ImageRecord], count: int = READ_AHEAD) -> Iterator[ImageRecord]:
-    """The records, while the files of the next `count` are already being read; `read` gives what came of it."""
-    waiting: deque[ImageRecord] = deque()
-    with ThreadPoolExecutor(1, "read_ahead") as reader:
-        try:
-            for record in records:
-                waiting.append(replace(record, read=reader.submit(record.read).result))
-                if len(waiting) > count:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            reader.shutdown(cancel_futures=True)
-
-
-class Run:
-    """The bookkeeping of one stage over a list of images.
-
-    A stage asks `images()` for the images, wraps each in `guard(record)` and asks `is_needed` whether there is
-    work to do. A BadInputError (or any other exception that is not the user's to solve for the whole run) inside the guard
-    is written to `<folder>/failures.csv` and the run goes on.
+    It hands the images to a per-image loop itself (`images`, see ImageLoop), or its images are worked on elsewhere and their
+    outcomes come back by `take`. A failed image is written to `<folder>/failures.csv`, and the run goes on.
 
     Args:
         records: all images of the stage, also where only a shard of them is worked on (ids may clash between shards).
@@ -70,83 +41,77 @@ class Run:
     def __init__(
         self, stage: str, folder: Path, records: Sequence[ImageRecord], retry_failed: bool, shard: Shard = ALL
     ) -> None:
+        super().__init__(retry_failed)
         self.stage = stage if shard.is_whole else f"{stage} {shard}"
+        self.folder = folder
         self.path = folder / (FAILURES_FILE if shard.is_whole else f"failures.{shard.file_name}.csv")
         self.records = shard.pick(records)
-        self.retry_failed = retry_failed
         self.failures: dict[str, Failure] = {}
-        self.made = 0
-        self.reused = 0
-        self.left_out = 0
+        self.counts: Counter[str] = Counter()
         self._current: set[str] = set()
-        self._key = ""
         self._unusable = check_ids(records)
         self._started = time.monotonic()
         self._take_in_failures(folder, shard)
 
     def images(self) -> Iterator[ImageRecord]:
-        """Images to look at, in order, under a progress bar; a few are read ahead. Ids that clash are recorded as failures."""
-        ahead = read_ahead(self.records)
-        progress = tqdm(ahead, desc=self.stage, total=len(self.records), unit="image", dynamic_ncols=True, disable=None)
-        for record in progress:
-            self._key = ""
-            if record.name in self._unusable:
-                self._fail(record, self._unusable[record.name])
-            else:
+        """Images to look at, in order, under a progress bar; a few are read ahead."""
+        ahead = read_ahead(self.usable())
+        with self.progress() as progress:
+            for record in ahead:
+                self._begin()
                 yield record
-            progress.set_postfix_str(f"{len(self.failures)} failed" if self.failures else "", refresh=False)
+                progress.step(self.counts, len(self.failures))
 
-    def is_needed(self, record: ImageRecord, key: str, is_current: bool) -> bool:
-        """Whether the image must be worked on. key: hash of all the result depends on; is_current: a result with it exists."""
-        self._key = key
-        known = self.failures.get(record.name)
-        if is_current:
-            self.reused += 1
-            self._settle(record)
-            return False
-        if self.retry_failed:
-            self.left_out += known is None
-            return known is not None
-        return known is None or known.key != key
+    def usable(self) -> list[ImageRecord]:
+        """The images that can be worked on; those whose ids clash are recorded as failures."""
+        for record in self.records:
+            if record.name in self._unusable:
+                self.take(record, Outcome(record.name, "failed", self._unusable[record.name]))
+        return [record for record in self.records if record.name not in self._unusable]
 
-    @contextmanager
-    def guard(self, record: ImageRecord) -> Iterator[None]:
-        """Keeps what goes wrong with one image from the others."""
-        try:
-            yield
-        except UserError:
-            raise
-        except BadInputError as error:
-            self._fail(record, str(error))
-        except Exception as error:
-            tqdm.write(traceback.format_exc(), file=sys.stderr)
-            self._fail(record, f"{type(error).__name__}: {error}".splitlines()[0])
-
-    def finished(self, record: ImageRecord) -> None:
-        """Notes that the image's result is on disk."""
-        self.made += 1
-        self._settle(record)
+    def take(self, record: ImageRecord, outcome: Outcome) -> None:
+        """Notes what became of an image, here or in a worker."""
+        self.counts[outcome.status] += 1
+        if outcome.status == "failed":
+            if outcome.traceback:
+                tqdm.write(outcome.traceback, file=sys.stderr)
+            self.failures[record.name] = Failure(record.image_id, record.name, outcome.reason, outcome.key)
+            self._write()
+        elif outcome.status in ("made", "reused"):
+            self._current.add(record.name)
+            if self.failures.pop(record.name, None):
+                self._write()
 
     def current(self) -> list[ImageRecord]:
         """Images whose result on disk is today's, in order: all that may be put together."""
         return [record for record in self.records if record.name in self._current]
 
+    def progress(self) -> Progress:
+        """The line that shows how far the run is; see Progress."""
+        return Progress(self.stage, self.folder, len(self.records))
+
     def close(self) -> int:
         """Prints what happened to the images and returns the exit code: 0, or 3 when images failed."""
-        seconds = time.monotonic() - self._started
-        rate = f", {seconds / self.made:.2f} s each" if self.made else ""
+        seconds, made = time.monotonic() - self._started, self.counts["made"]
+        rate = f", {seconds / made:.2f} s each" if made else ""
         print(
-            f"{self.stage}: {len(self.records)} images: {self.made} made{rate}, {self.reused} reused, "
+            f"{self.stage}: {len(self.records)} images: {made} made{rate}, {self.counts['reused']} reused, "
             f"{len(self.failures)} failed ({seconds:.0f} s)"
         )
-        if self.left_out:
-            print(f"  {self.left_out} images are not made with these settings; run without --retry-failed to make them")
+        if left_out := self.counts["left_out"]:
+            print(f"  {left_out} images are not made with these settings; run without --retry-failed to make them")
         if not self.failures:
             return 0
         for failure in self._ordered_failures()[:5]:
             print(f"  {failure.reason}")
         print(f"  all in {self.path}; mend them and add --retry-failed to redo just those")
         return EXIT_FAILURES
+
+    def _known(self, record: ImageRecord) -> Failure | None:
+        return self.failures.get(record.name)
+
+    def _ended(self, record: ImageRecord, outcome: Outcome) -> None:
+        self.take(record, outcome)
 
     def _take_in_failures(self, folder: Path, shard: Shard) -> None:
         """Reads what earlier runs, or shards, say of this run's images; what a shard says is newer than failures.csv."""
@@ -161,18 +126,9 @@ class Run:
                 with writing(path):
                     path.unlink()
 
-    def _fail(self, record: ImageRecord, reason: str) -> None:
-        self.failures[record.name] = Failure(record.image_id, record.name, reason, self._key)
-        self._write()
-
     def _ordered_failures(self) -> list[Failure]:
         """In image order, so that the file does not depend on how often, or in how many shards, the images were run."""
         return [self.failures[record.name] for record in self.records if record.name in self.failures]
-
-    def _settle(self, record: ImageRecord) -> None:
-        self._current.add(record.name)
-        if self.failures.pop(record.name, None):
-            self._write()
 
     def _write(self) -> None:
         if not self.failures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,12 @@ def open_masks(config: CaptionGenerationConfig) -> MaskStore | GivenMasks:
         return GivenMasks.of_coco(path)
     if config.mask_format == "refer":
         return GivenMasks.of_refer(path, config.split)
-    if path.is_file():
-        raise UserError(f"--masks {path}: is a file; if it holds annotations, add --mask_format coco or refer")
     return MaskStore.existing(path)
+
+
+def reading_masks(config: CaptionGenerationConfig) -> AbstractContextManager[None]:
+    """Holds the masks of stage 2 for a run that reads them. Raises UserError when they are being written or not there."""
+    return MaskStore.existing(Path(config.masks)).reading() if config.mask_format == "folder" else nullcontext()
 
 
 def coco_names(path: Path) -> dict[str, str]:

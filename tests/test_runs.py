@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.image_loop import read_ahead
 from pseudo_ris.records import ImageRecord
-from pseudo_ris.runs import EXIT_FAILURES, Run, read_ahead, read_failures
+from pseudo_ris.runs import EXIT_FAILURES, Run, read_failures
 from pseudo_ris.shards import ALL, Shard
 
 
@@ -54,7 +55,7 @@ def test_retry_redoes_just_the_failed_and_never_counts_stale_results(tmp_path):
     tried, code, run = work(tmp_path, images, done=("b.jpg",), retry=True)
     assert (tried, code) == (["a.jpg"], 0)
     assert [record.name for record in run.current()] == ["a.jpg", "b.jpg"]
-    assert run.left_out == 1
+    assert run.counts["left_out"] == 1
 
 
 def test_clashing_ids_fail_without_stopping_others(tmp_path):

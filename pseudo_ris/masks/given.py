@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -85,10 +84,6 @@ class GivenMasks:
     def of_refer(cls, path: Path, split: str) -> GivenMasks:
         """The annotations that the refs of a split name; instances.json lies beside the refs file. Raises UserError."""
         return cls.of_coco(path.with_name(INSTANCES), {ref.ann_id for ref in refs_of_split(path, split)})
-
-    def reading(self) -> AbstractContextManager[None]:
-        """Nothing writes to annotations, so nothing is held."""
-        return nullcontext()
 
     def read(self, record: ImageRecord) -> ImageAnnotations:
         """The annotations of an image; none when the file lists the image and has none of it.

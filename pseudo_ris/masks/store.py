@@ -70,6 +70,8 @@ class MaskStore:
     @classmethod
     def existing(cls, folder: Path) -> MaskStore:
         """The store at a folder that must be there already. Raises UserError."""
+        if folder.is_file():
+            raise UserError(f"--masks {folder}: is a file; if it holds annotations, add --mask_format coco or refer")
         if not folder.is_dir():
             raise UserError(f"--masks {folder}: no such folder; run generate_masks/cutler_sam_masks.py first")
         return cls(folder)

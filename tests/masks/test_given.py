@@ -173,5 +173,3 @@ def test_a_refer_set_without_what_its_refs_name_is_refused(tmp_path):
 
 def test_given_masks_pickle_and_hold_nothing(tmp_path):
     masks = pickle.loads(pickle.dumps(given(tmp_path, annotation(3))))
-    with masks.reading():
-        assert masks.read(record()).decode(HEIGHT, WIDTH)[0] == [3]
