@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,7 @@ from pseudo_ris.errors import UserError
 
 TEMPORARY_SUFFIX = ".tmp"
 BLOCK = 1 << 20
+REPLACE_ATTEMPTS = 10
 
 
 @contextmanager
@@ -36,10 +40,16 @@ def temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name}{TEMPORARY_SUFFIX}")
 
 
+def _own_temporary_name(target: Path) -> Path:
+    """The same, of this process alone: a worker that was taken for dead may still be at work on another machine."""
+    mark = digest(socket.gethostname(), os.getpid())[:8]
+    return target.with_name(f".{target.name}.{mark}{TEMPORARY_SUFFIX}")
+
+
 def write_atomic(target: Path, content: bytes | str) -> None:
     """Writes `content` (text as UTF-8) under a temporary name in the same folder, then renames. Raises UserError."""
     data = content.encode() if isinstance(content, str) else content
-    temporary = temporary_name(target)
+    temporary = _own_temporary_name(target)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
@@ -47,16 +57,25 @@ def write_atomic(target: Path, content: bytes | str) -> None:
 
 
 def replace_folder(target: Path, files: dict[str, bytes]) -> None:
-    """Makes `target` a folder of exactly `files` (name -> content); it appears whole. Raises UserError."""
-    temporary = temporary_name(target)
+    """Makes `target` a folder of exactly `files` (name -> content); it appears whole. Raises UserError.
+
+    Where another process makes the same folder at the same time, one of the two stays.
+    """
+    temporary = _own_temporary_name(target)
     with writing(target):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, data in files.items():
             (temporary / name).write_bytes(data)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
+        for left in reversed(range(REPLACE_ATTEMPTS)):
+            if target.exists():
+                shutil.rmtree(target, ignore_errors=left > 0)
+            try:
+                temporary.rename(target)
+                break
+            except OSError as error:
+                if left == 0 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
 
 
 def prepare_folder(folder: Path, clear: bool = True) -> None:

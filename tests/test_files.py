@@ -1,10 +1,16 @@
 """Atomic writes and hashing."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from pseudo_ris.config import CropConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.files import digest, prepare_folder, replace_folder, write_atomic
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_write_replaces_whole_files_and_leaves_nothing_behind(tmp_path):
@@ -18,6 +24,29 @@ def test_folder_holds_exactly_the_files(tmp_path):
     replace_folder(tmp_path / "x", {"0.png": b"0", "1.png": b"1"})
     replace_folder(tmp_path / "x", {"2.png": b"2"})
     assert [path.name for path in tmp_path.rglob("*")] == ["x", "2.png"]
+
+
+REPLACER = """
+import sys
+from pathlib import Path
+from pseudo_ris.files import replace_folder, write_atomic
+for _ in range(300):
+    replace_folder(Path(sys.argv[1]) / "x", {f"{n}.png": b"same" for n in range(5)})
+    write_atomic(Path(sys.argv[1]) / "x.json", "same" * 10000)
+"""
+
+
+def test_two_processes_that_write_the_same_do_not_harm_each_other(tmp_path):
+    """A worker that was taken for dead finishes its image while another makes it anew."""
+    writers = [subprocess.Popen([sys.executable, "-c", REPLACER, str(tmp_path)], cwd=ROOT) for _ in range(2)]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if (tmp_path / "x.json").exists():
+            seen.add((tmp_path / "x.json").read_text())
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert seen == {"same" * 10000}, "never a part of it"
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [f"{n}.png" for n in range(5)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.json"]
 
 
 def test_preparing_clears_leftovers_only(tmp_path):

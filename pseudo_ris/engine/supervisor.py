@@ -62,7 +62,7 @@ class Supervisor:
             self._process.terminate()
 
     def close(self) -> None:
-        """Waits until the process has ended after `terminate`; killed when it does not end in time."""
+        """Waits until the process has ended, which it was told to or is about to; killed when it does not end in time."""
         if self._process is None:
             return
         try:
@@ -118,7 +118,7 @@ class Supervisor:
 
     def _died(self, task: Task) -> Died:
         """The process is gone, or as good as: its end of the connection is closed."""
-        self.kill()
+        self.close()
         code = self._process.returncode if self._process else None
         blamed = code not in (-signal.SIGTERM, EXIT_TERMINATED)
         return Died(task.record.name, f"its worker ended with {_in_words(code)} ({self._last_words()})", blamed, self.name)
@@ -135,6 +135,5 @@ class Supervisor:
 
 def _in_words(code: int | None) -> str:
     """An exit code of subprocess, for a person: "SIGKILL", "exit code 1"."""
-    if code is not None and code < 0:
-        return signal.Signals(-code).name
-    return f"exit code {code}"
+    names = {-each.value: each.name for each in signal.Signals}
+    return names.get(code or 0, f"exit code {code}")

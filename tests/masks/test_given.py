@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +168,3 @@ def test_a_refer_set_without_what_its_refs_name_is_refused(tmp_path):
     written(tmp_path, annotation(500))
     with pytest.raises(UserError, match=r"instances\.json: has no annotation 501, which the refs name"):
         GivenMasks.of_refer(refs, "train")
-
-
-def test_given_masks_pickle_and_hold_nothing(tmp_path):
-    masks = pickle.loads(pickle.dumps(given(tmp_path, annotation(3))))
