@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
 
 from pseudo_ris.engine.job import Job, Report, Task
-from pseudo_ris.engine.supervisor import Supervisor
+from pseudo_ris.engine.supervisor import ENDING_SECONDS, Supervisor
 
 
 class LocalEngine:
@@ -19,6 +20,9 @@ class LocalEngine:
         gpus: names of the GPUs for CUDA_VISIBLE_DEVICES; empty leaves the choice to the stage's `device`.
         time_limit: seconds for an image, 0 is none.
     """
+
+    name = "local"
+    dashboard = ""
 
     def __init__(self, job: Job, count: int, gpus: Sequence[str], time_limit: float) -> None:
         self.count = count
@@ -39,8 +43,9 @@ class LocalEngine:
             self._waiting.put(None)
         for worker in self._workers:
             worker.terminate()
+        deadline = time.monotonic() + ENDING_SECONDS
         for worker in self._workers:
-            worker.close()
+            worker.close(max(0.0, deadline - time.monotonic()))
 
     @property
     def alive(self) -> int:

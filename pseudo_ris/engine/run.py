@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
@@ -24,13 +24,15 @@ EMPTY_ROUNDS = 3
 
 
 class Engine(Protocol):
-    """Workers somewhere."""
+    """Workers somewhere. name: as the setting has it. count: of workers that were asked for. dashboard: its address, or ""."""
 
+    name: str
     count: int
+    dashboard: str
 
     @property
     def alive(self) -> int:
-        """Workers that are there at the moment."""
+        """Workers that are there at the moment; cheap, and safe to ask in any thread."""
 
     def reports(self, tasks: Sequence[Task]) -> Iterator[Report]:
         """What comes of the tasks, as it comes; none for a task that was lost with the machine that had it."""
@@ -42,10 +44,9 @@ def run_loop(loop: Loop, config: EngineConfig, run: Run) -> None:
         loop(config, run)
         return
     tasks = [Task(record, run.failures.get(record.name)) for record in run.usable()]
-    with open_engine(loop, config) as engine, run.progress() as progress:
-        for task, outcome in outcomes_of(engine, tasks):
+    with open_engine(loop, config) as engine, run.progress(engine):
+        for task, outcome in outcomes_of(engine, tasks, run.died):
             run.take(task.record, outcome)
-            progress.step(run.counts, len(run.failures), f"{engine.alive}/{engine.count} workers")
 
 
 def open_engine(loop: Loop, config: EngineConfig) -> AbstractContextManager[Engine]:
@@ -60,8 +61,12 @@ def open_engine(loop: Loop, config: EngineConfig) -> AbstractContextManager[Engi
     return RayEngine(job, config)
 
 
-def outcomes_of(engine: Engine, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
+def outcomes_of(
+    engine: Engine, tasks: Sequence[Task], died: Callable[[Died], None] = lambda _: None
+) -> Iterator[tuple[Task, Outcome]]:
     """How each image ended, as it ends. What is lost with its worker is tried again when all others have ended.
+
+    died: is told of each worker's death.
 
     Raises UserError when a worker says that the run cannot go on, and when workers die or are lost before any image has ended.
     """
@@ -76,6 +81,7 @@ def outcomes_of(engine: Engine, tasks: Sequence[Task]) -> Iterator[tuple[Task, O
                 case Stopped(message=message):
                     raise UserError(message)
                 case Died(blamed=blamed):
+                    died(report)
                     deaths[report.image] += blamed
                     if deaths[report.image] < DEATHS_OF_AN_IMAGE:
                         again.append(task)

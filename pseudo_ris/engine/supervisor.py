@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
+from threading import Lock
 
 from pseudo_ris.engine.job import Died, Job, Report, Stopped, Task
 from pseudo_ris.engine.worker import EXIT_TERMINATED
@@ -36,6 +37,8 @@ class Supervisor:
         if job.threads:
             self._environment["OMP_NUM_THREADS"] = str(job.threads)
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
+        self._starting_or_ending = Lock()
 
     @property
     def is_alive(self) -> bool:
@@ -57,16 +60,18 @@ class Supervisor:
         return report if isinstance(report, Stopped) else replace(report, worker=self.name)
 
     def terminate(self) -> None:
-        """Tells the process to end; it gives up the image it has."""
-        if self._process is not None:
-            self._process.terminate()
+        """Tells the process to end; it gives up the image it has, and no other is started."""
+        with self._starting_or_ending:
+            self._ended = True
+            if self._process is not None:
+                self._process.terminate()
 
-    def close(self) -> None:
+    def close(self, seconds: float = ENDING_SECONDS) -> None:
         """Waits until the process has ended, which it was told to or is about to; killed when it does not end in time."""
         if self._process is None:
             return
         try:
-            self._process.wait(ENDING_SECONDS)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -81,7 +86,10 @@ class Supervisor:
         for _ in range(STARTS):
             if self.is_alive:
                 return None
-            self._start()
+            with self._starting_or_ending:
+                if self._ended:
+                    return "its worker was told to end"
+                self._start()
             try:
                 self._connection.send(self.job)
                 said = self._connection.recv()

@@ -36,13 +36,15 @@ def ended(engine: LocalEngine, names: Sequence[str]) -> dict[str, Outcome]:
 def test_each_image_ends_once_and_only_the_guilty_fail(tmp_path):
     names = [name for name in NAMES if not name.startswith("term")]
     with local(tmp_path, 2) as engine:
-        results = list(outcomes_of(engine, tasks(*names)))
+        dead: list[str] = []
+        results = list(outcomes_of(engine, tasks(*names), lambda death: dead.append(death.image)))
     assert sorted(task.record.name for task, _ in results) == sorted(names)
     failed = {task.record.name: outcome for task, outcome in results if outcome.status == "failed"}
     assert sorted(failed) == ["bad", "broken", "exit-1", "kill"]
     assert failed["kill"].reason == "kill: twice its worker ended with SIGKILL (it said nothing)"
     assert failed["kill"].key == failed["exit-1"].key == "", "tried again by the next run"
     assert {path.stem for path in tmp_path.glob("*.txt")} == set(names) - set(failed)
+    assert sorted(dead) == ["exit-1", "exit-1", "kill", "kill", "once-1", "once-2"]
     assert engine.alive == 0, "no process is left"
 
 
@@ -82,6 +84,7 @@ def test_an_error_of_the_whole_run_ends_all_workers(tmp_path, names):
 class ScriptedEngine:
     """Reports what the script says of each round: image -> report, None is lost with its machine."""
 
+    name, dashboard = "scripted", ""
     count = alive = 1
 
     def __init__(self, *rounds: dict[str, Report | None]) -> None:

@@ -120,7 +120,8 @@ def test_told_to_end_in_the_middle_of_an_image_it_ends_soon(tmp_path):
         thread.join()
         assert time.monotonic() - started < 10
         assert not psutil.pid_exists(pid)
-    assert [(type(each), each.blamed) for each in reports] == [(Died, False)]
+        assert [(type(each), each.blamed) for each in reports] == [(Died, False)]
+        assert worker.work_on(task("a")) == Stopped("a", "its worker was told to end"), "no other is started"
     assert not list(tmp_path.glob("*.txt"))
 
 
