@@ -5,6 +5,8 @@ from setuptools import find_packages, setup
 TRAIN = ["transformers>=5", "tokenizers>=0.22", "timm>=1.0.31", "tensorboard>=2.20"]
 # open_clip's training reads its shards with webdataset, and fails with newer ones.
 FINETUNE = ["webdataset>=0.2.86,<0.2.87"]
+# "default" is Ray's dashboard; 2.64 takes away map_batches' max_restarts and max_task_retries.
+SCALE = ["ray[data,default]>=2.60,<2.64"]
 
 setup(
     name="pseudo-ris",
@@ -37,7 +39,7 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
-        "scale": ["ray[data]>=2.50"],
+        "scale": SCALE,
         "finetune": FINETUNE,
         "dev": [
             "pytest>=9",
@@ -46,8 +48,10 @@ setup(
             "ruff>=0.17",
             "pre-commit>=4",
             "selenium>=4.51",
+            "matplotlib>=3.10",
             *TRAIN,
             *FINETUNE,
+            *SCALE,
         ],
     },
 )

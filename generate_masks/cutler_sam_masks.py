@@ -9,16 +9,19 @@ LMDB (--lmdb).
 
 Masks go to MASKS/<image id>/<seg id>.png (0 or 255, at the image's own size), scores and boxes to MASKS/_meta/. A run that
 was stopped goes on where it was; images that cannot be used are listed in MASKS/failures.csv (exit code 3). Processes with
---shard 0/2 and --shard 1/2 share the work; the same command without --shard then ends it.
+--shard 0/2 and --shard 1/2 share the work; the same command without --shard then ends it. With --shard-size N finished images
+go on into files of N each, MASKS/_meta/shards/; `python -m pseudo_ris.compaction --masks MASKS` makes PNGs of them again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from pseudo_ris.cli import announce_models, parse_config, run_recipe
+from pseudo_ris.compaction.compactor import compacting
+from pseudo_ris.compaction.inputs import image_stamps
 from pseudo_ris.config import MaskGenerationConfig
 from pseudo_ris.device import peak_memory, pick_device
 from pseudo_ris.engine.run import run_loop
@@ -29,6 +32,7 @@ from pseudo_ris.masks.cutler import Cutler, build_cutler
 from pseudo_ris.masks.pipeline import draw_masks
 from pseudo_ris.masks.sam import AutomaticSam, build_sam
 from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.records import ImageRecord
 from pseudo_ris.residency import ModelRoom, takes_turns
 from pseudo_ris.runs import Run
 from pseudo_ris.shards import Shard
@@ -42,8 +46,11 @@ def main(argv: Sequence[str]) -> int:
     shard = Shard.parse(config.shard)
     records = list_records(config)
     store = MaskStore(Path(config.masks))
-    with store.working(shard):
-        run = Run("masks", store.folder, records, config.retry_failed, shard)
+    with (
+        store.working(shard),
+        compacting(store, records, config.shard_size, shard, partial(look_of, config)) as keeper,
+        Run("masks", store.folder, records, config.retry_failed, shard, keeper) as run,
+    ):
         run_loop(make_masks, config, run)
         code = run.close()
     print(f"masks are in {store.folder}{shard.closing}")
@@ -54,7 +61,7 @@ def make_masks(config: MaskGenerationConfig, images: ImageLoop) -> None:
     """Makes the masks of the images of a run, or of those a worker is handed."""
     device = pick_device(config.device)
     announce_models({"cutler": config.cutler, "sam": config.sam}, device)
-    basis = result_basis(cutler=config.cutler, sam=config.sam, matching=config.matching)
+    basis = settings_of(config)
     builds = partial(build_cutler, config.cutler.architecture), partial(build_sam, config.sam.architecture)
     room = ModelRoom(device, takes_turns(config.residency, device, *builds))
     detector = room.model(partial(Cutler.from_config, config.cutler, device))
@@ -72,6 +79,16 @@ def make_masks(config: MaskGenerationConfig, images: ImageLoop) -> None:
             store.write(record, key, masks, *image.shape[:2])
             images.finished(record)
     print(f"peak memory {peak_memory(device)}")
+
+
+def settings_of(config: MaskGenerationConfig) -> str:
+    """Hash of the settings and weights that all masks depend on."""
+    return result_basis(cutler=config.cutler, sam=config.sam, matching=config.matching)
+
+
+def look_of(config: MaskGenerationConfig) -> Callable[[ImageRecord], bytes]:
+    """What tells an image that has changed since its masks were made."""
+    return image_stamps(config, settings_of(config))
 
 
 if __name__ == "__main__":

@@ -9,18 +9,20 @@ LMDB (--lmdb). MASKS is stage 1's folder, or with --mask_format coco or refer a 
 OUTPUT/NAME.csv holds 44 candidates a mask with their distinctiveness (DoC); one JSON an image with all score parts is in
 OUTPUT/NAME.parts/. A run that was stopped goes on where it was; images that cannot be used are listed in
 OUTPUT/failures.csv (exit code 3). Processes with --shard 0/2 and --shard 1/2 share the work; the same command without --shard
-then puts the files together.
+then puts the files together. With --shard-size N finished parts go on into files of N each, OUTPUT/NAME.parts/shards/.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from pseudo_ris.captions.coca import CocaCaptioner, build_coca
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.cli import announce_models, parse_config, run_recipe
+from pseudo_ris.compaction.compactor import compacting
+from pseudo_ris.compaction.inputs import image_and_mask_stamps
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.device import peak_memory, pick_device
 from pseudo_ris.distinctiveness.clip import ClipScorer, build_clip
@@ -33,6 +35,7 @@ from pseudo_ris.image_loop import ImageLoop
 from pseudo_ris.images import decode_image
 from pseudo_ris.interchange.pairs import write_pairs
 from pseudo_ris.interchange.parts import PartStore
+from pseudo_ris.records import ImageRecord
 from pseudo_ris.residency import ModelRoom, takes_turns
 from pseudo_ris.runs import Run
 from pseudo_ris.shards import Shard
@@ -48,8 +51,12 @@ def main(argv: Sequence[str]) -> int:
     parts = PartStore(Path(config.output), config.name)
     if parts.output.resolve() == Path(config.masks).resolve():
         raise UserError(f"--output {parts.output}: holds the masks; give another folder")
-    with reading_masks(config), parts.working(shard):
-        run = Run("expressions", parts.output, records, config.retry_failed, shard)
+    with (
+        reading_masks(config),
+        parts.working(shard),
+        compacting(parts, records, config.shard_size, shard, partial(look_of, config)) as keeper,
+        Run("expressions", parts.output, records, config.retry_failed, shard, keeper) as run,
+    ):
         run_loop(write_expressions, config, run)
         code = run.close()
         if shard.is_whole:
@@ -65,9 +72,7 @@ def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> Non
     announce_models({"coca": config.coca, "clip": config.clip}, device)
     find_noun = make_noun_finder(config.scoring.noun_finder)
     print(f"head nouns: {find_noun.name}")
-    basis = result_basis(
-        coca=config.coca, clip=config.clip, crops=config.crops, decoding=config.decoding, scoring=config.scoring
-    )
+    basis = settings_of(config)
     builds = partial(build_coca, config.coca.architecture), partial(build_clip, config.clip.architecture)
     room = ModelRoom(device, takes_turns(config.residency, device, *builds))
     captioner = room.model(partial(CocaCaptioner.from_config, config.coca, device))
@@ -88,6 +93,18 @@ def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> Non
             parts.write(record, key, captions)
             images.finished(record)
     print(f"peak memory {peak_memory(device)}")
+
+
+def settings_of(config: CaptionGenerationConfig) -> str:
+    """Hash of the settings and weights that all expressions depend on."""
+    return result_basis(
+        coca=config.coca, clip=config.clip, crops=config.crops, decoding=config.decoding, scoring=config.scoring
+    )
+
+
+def look_of(config: CaptionGenerationConfig) -> Callable[[ImageRecord], bytes]:
+    """What tells an image that has changed, or its masks, since its expressions were made."""
+    return image_and_mask_stamps(config, settings_of(config), make_noun_finder(config.scoring.noun_finder).name)
 
 
 def put_together(config: CaptionGenerationConfig, parts: PartStore, run: Run) -> None:

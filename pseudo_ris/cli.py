@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import dataclasses
 import difflib
+import os
 import re
+import signal
 import sys
+import time
 from argparse import RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
@@ -21,7 +26,9 @@ from pseudo_ris.errors import UserError
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
+TERMINATION_SECONDS = 8.0
 STAGES = (MaskGenerationConfig, CaptionGenerationConfig, TrainConfig, EvaluateConfig)
 FULL_SIZE = Path(__file__).parents[1] / "configs" / "default.yaml"
 
@@ -63,8 +70,16 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
         raise UserError(_one_line(error)) from error
 
 
+class TerminatedError(BaseException):
+    """The process was told to end; raised wherever its main thread is. No Exception, so that nothing takes it for its own."""
+
+
 def run_recipe(main: Callable[[Sequence[str]], int]) -> None:
-    """Runs a recipe's `main(argv)` as a command: user errors become one line and exit code 2."""
+    """Runs a recipe's `main(argv)` as a command: user errors become one line and exit code 2.
+
+    SIGTERM ends it like Ctrl-C, and after 8 s also where something does not let go, which no result on disk minds.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = main(sys.argv[1:])
     except UserError as error:
@@ -73,8 +88,24 @@ def run_recipe(main: Callable[[Sequence[str]], int]) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         code = EXIT_INTERRUPTED
+    except TerminatedError:
+        print("terminated; the same command goes on where this one stopped", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(EXIT_TERMINATED)  # all is left as it should be; unloading the libraries would take its time
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # a second one would break the clean end
+    # Not threading's: its locks may be held by the very thread that this has interrupted.
+    _thread.start_new_thread(_end_anyway, ())
+    raise TerminatedError
+
+
+def _end_anyway() -> None:
+    time.sleep(TERMINATION_SECONDS)
+    os._exit(EXIT_TERMINATED)
 
 
 def announce_models(configs: Mapping[str, Any], device: object) -> None:

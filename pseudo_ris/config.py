@@ -259,7 +259,7 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Where the images are worked on. The results do not depend on it.
+    """Where the images are worked on, and how many share a file. The results do not depend on it.
 
     Args:
         device: "auto" takes CUDA when there is one.
@@ -269,6 +269,8 @@ class EngineConfig:
         address: of the Ray cluster, as ray.init takes it; "" starts one on this machine unless RAY_ADDRESS names one.
         image_timeout: seconds after which an engine's worker is ended and its image listed as failed, loading of the models
             included; 0 is no limit.
+        shard_size: finished images are put into Parquet files, this many each, as the run goes, and images that have not
+            changed are passed over without reading them; for very many images. 0 leaves each image files of its own.
     """
 
     device: str = "auto"
@@ -277,9 +279,10 @@ class EngineConfig:
     gpus_per_worker: float = 1.0
     address: str = ""
     image_timeout: float = 1800.0
+    shard_size: int = 0
 
     def __post_init__(self) -> None:
-        require_not_negative(workers=self.workers, image_timeout=self.image_timeout)
+        require_not_negative(workers=self.workers, image_timeout=self.image_timeout, shard_size=self.shard_size)
         require_positive(gpus_per_worker=self.gpus_per_worker)
 
 

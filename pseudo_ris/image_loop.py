@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import Literal
 
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.records import ImageRecord
+from pseudo_ris.tracebacks import traceback_text
 
 READ_AHEAD = 4
 
@@ -102,7 +102,7 @@ class ImageLoop(ABC):
         except BadInputError as error:
             self._end(record, "failed", str(error))
         except Exception as error:
-            self._end(record, "failed", f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
+            self._end(record, "failed", f"{type(error).__name__}: {error}".splitlines()[0], traceback_text(error))
 
     def finished(self, record: ImageRecord) -> None:
         """Notes that the image's result is on disk."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from functools import partial
+from os.path import isfile, splitext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 MIN_SIDE = 8
 MAX_PIXELS = 100_000_000
 MAX_ID_BYTES = 200
-RESERVED_IDS = frozenset({"_meta", ""})
+RESERVED_IDS = frozenset({"_meta", "_failures", ""})
 FORBIDDEN_IN_IDS = frozenset("/\0")
 MAX_NAMED_TWINS = 3
 REMEDY = "rename the file, or mend the list that gives it its id"
@@ -36,17 +38,32 @@ def list_images(folder: Path) -> list[ImageRecord]:
     """
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder; give the folder that holds the images")
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
-    records = [
-        ImageRecord(image_id_of(name), name, partial(read_bytes, folder / name))
-        for name in names
-        if not any(part.startswith(".") for part in name.split("/"))
-    ]
+    # A Path in each would take half of the memory.
+    try:
+        names = sorted(_names_below(folder))
+    except OSError as error:
+        raise UserError(f"--images {folder}: {error.filename} cannot be read ({error.strerror}); check its rights") from error
+    records = [ImageRecord(image_id_of(name), name, partial(read_below, folder, name)) for name in names]
     if not records:
         raise UserError(f"--images {folder}: holds no image; known types are {' '.join(sorted(SUFFIXES))}")
     return records
+
+
+def _names_below(folder: Path | str, prefix: str = "") -> Iterator[str]:
+    """Relative paths of the images below a folder, in any order; hidden and linked folders are left out. Made for millions."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _names_below(entry.path, f"{prefix}{entry.name}/")
+            elif splitext(entry.name)[1].lower() in SUFFIXES and _is_file(entry):  # noqa: PTH122 (a Path costs far more)
+                yield prefix + entry.name
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """A link to itself is none; DirEntry's own question would raise an error."""
+    return isfile(entry.path) if entry.is_symlink() else entry.is_file()  # noqa: PTH113
 
 
 def image_id_of(name: str) -> str:
@@ -58,15 +75,17 @@ def image_id_of(name: str) -> str:
 
 def check_ids(records: Sequence[ImageRecord]) -> dict[str, str]:
     """Image names that cannot be told apart or stored by their id: name -> reason."""
-    by_id: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        by_id[record.image_id].append(record.name)
+    counts = Counter(record.image_id for record in records)
+    twins: dict[str, list[str]] = defaultdict(list)
     reasons: dict[str, str] = {}
-    for image_id, names in by_id.items():
-        if len(names) > 1:
-            reasons |= {name: f"image id {image_id} is also that of {_others(names, name)}; {REMEDY}" for name in names}
+    for record in records:
+        image_id = record.image_id
+        if counts[image_id] > 1:
+            twins[image_id].append(record.name)
         elif not names_a_folder(image_id):
-            reasons[names[0]] = f"image id {image_id[:40]} is reserved, too long or no name of a folder; {REMEDY}"
+            reasons[record.name] = f"image id {image_id[:40]} is reserved, too long or no name of a folder; {REMEDY}"
+    for image_id, names in twins.items():
+        reasons |= {name: f"image id {image_id} is also that of {_others(names, name)}; {REMEDY}" for name in names}
     return reasons
 
 
@@ -78,8 +97,13 @@ def _others(names: Sequence[str], name: str) -> str:
 
 def names_a_folder(image_id: str) -> bool:
     """Whether a folder of masks can have the id as its name."""
-    allowed = image_id not in RESERVED_IDS and not image_id.startswith(".") and not FORBIDDEN_IN_IDS & set(image_id)
+    allowed = image_id not in RESERVED_IDS and not image_id.startswith(".") and FORBIDDEN_IN_IDS.isdisjoint(image_id)
     return allowed and len(image_id.encode()) <= MAX_ID_BYTES
+
+
+def read_below(folder: Path, name: str) -> bytes:
+    """Content of the input file at path `name` below `folder`. Raises BadInputError."""
+    return read_bytes(folder / name)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import os
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol
 
 from tqdm import tqdm
 
+from pseudo_ris.engine.job import Died
 from pseudo_ris.errors import UserError
-from pseudo_ris.files import write_atomic, writing
+from pseudo_ris.failures import FAILURES_FILE, FAILURES_OF_SHARDS, read_failures, write_failures
+from pseudo_ris.files import writing
 from pseudo_ris.image_loop import Failure, ImageLoop, Outcome, read_ahead
 from pseudo_ris.images import check_ids
-from pseudo_ris.progress import Progress
+from pseudo_ris.progress import Heartbeat, ProgressLine, Workers
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.shards import ALL, Shard
+from pseudo_ris.status_file import STATUS_FILES, Status, status_path
+from pseudo_ris.tracebacks import Tracebacks
 
 EXIT_FAILURES = 3
-FAILURES_FILE = "failures.csv"
-FAILURES_OF_SHARDS = "failures.*-of-*.csv"
-COLUMNS = ("image_id", "image", "reason", "key")
+SHOWN_FAILURES = 5
+SHOWN_WORKERS = 20
+WRITE_SECONDS = 1.0
+SHARE_OF_WRITING = 0.05
+"""Of the time: with very many failures their file is written less often than every WRITE_SECONDS."""
+
+
+class Keeper(Protocol):
+    """Who looks after finished results."""
+
+    def is_unchanged(self, record: ImageRecord) -> bool:
+        """Whether the image's result is known to be today's without a look at the image; asked before any is handed out."""
+
+    def settled(self, record: ImageRecord, outcome: Outcome) -> None:
+        """An image has ended, and the run has taken note of it."""
 
 
 class Run(ImageLoop):
     """One stage over a list of images.
 
     It hands the images to a per-image loop itself (`images`, see ImageLoop), or its images are worked on elsewhere and their
-    outcomes come back by `take`. A failed image is written to `<folder>/failures.csv`, and the run goes on.
+    outcomes come back by `take`. A failed image is written to `<folder>/failures.csv`, and the run goes on. While it is entered
+    it says how far it is in `<folder>/.status.json`; the folder must be its own until it is left.
 
     Args:
         records: all images of the stage, also where only a shard of them is worked on (ids may clash between shards).
@@ -39,59 +60,141 @@ class Run(ImageLoop):
     """
 
     def __init__(
-        self, stage: str, folder: Path, records: Sequence[ImageRecord], retry_failed: bool, shard: Shard = ALL
+        self,
+        stage: str,
+        folder: Path,
+        records: Sequence[ImageRecord],
+        retry_failed: bool,
+        shard: Shard = ALL,
+        keeper: Keeper | None = None,
     ) -> None:
         super().__init__(retry_failed)
         self.stage = stage if shard.is_whole else f"{stage} {shard}"
         self.folder = folder
+        self.shard = shard
         self.path = folder / (FAILURES_FILE if shard.is_whole else f"failures.{shard.file_name}.csv")
         self.records = shard.pick(records)
+        self.keeper = keeper
         self.failures: dict[str, Failure] = {}
+        self.tracebacks = Tracebacks(folder)
         self.counts: Counter[str] = Counter()
         self._current: set[str] = set()
         self._unusable = check_ids(records)
-        self._started = time.monotonic()
-        self._take_in_failures(folder, shard)
+        self._workers: Workers | None = None
+        self._by_worker: dict[str, _Share] = {}
+        self._line: ProgressLine | None = None
+        self._began, self._started = time.time(), time.monotonic()
+        self._is_written = False
+        self._take_in_failures()
+        self._next_writing = 0.0
+        self._heartbeat = Heartbeat(status_path(folder, shard), self.status)
+
+    def __enter__(self) -> Run:
+        self._heartbeat.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Leaves the folder as the next run needs it; without an error nothing that speaks of this run stays."""
+        with suppress(UserError):  # `close` has written, or the run ends with an error already
+            self._write()
+        self._heartbeat.__exit__(kind, error, trace)
+        if kind is None and self.shard.is_whole:
+            with suppress(OSError):
+                for left_by_a_killed_shard in self.folder.glob(STATUS_FILES):
+                    left_by_a_killed_shard.unlink()
 
     def images(self) -> Iterator[ImageRecord]:
-        """Images to look at, in order, under a progress bar; a few are read ahead."""
+        """Images to look at, in order, under a progress line; a few are read ahead."""
         ahead = read_ahead(self.usable())
-        with self.progress() as progress:
+        with self.progress():
             for record in ahead:
                 self._begin()
                 yield record
-                progress.step(self.counts, len(self.failures))
 
     def usable(self) -> list[ImageRecord]:
-        """The images that can be worked on; those whose ids clash are recorded as failures."""
+        """The images that must be looked at; takes note of the others: ids that clash, results that are known to be today's."""
+        found = []
         for record in self.records:
             if record.name in self._unusable:
                 self.take(record, Outcome(record.name, "failed", self._unusable[record.name]))
-        return [record for record in self.records if record.name not in self._unusable]
+            elif self.keeper is not None and self.keeper.is_unchanged(record):
+                self.take(record, Outcome(record.name, "reused"))
+            else:
+                found.append(record)
+        return found
 
     def take(self, record: ImageRecord, outcome: Outcome) -> None:
         """Notes what became of an image, here or in a worker."""
         self.counts[outcome.status] += 1
+        if outcome.worker:
+            self._share_of(outcome.worker).add(outcome)
         if outcome.status == "failed":
-            if outcome.traceback:
-                tqdm.write(outcome.traceback, file=sys.stderr)
-            self.failures[record.name] = Failure(record.image_id, record.name, outcome.reason, outcome.key)
-            self._write()
+            self._failed(record, outcome)
         elif outcome.status in ("made", "reused"):
             self._current.add(record.name)
             if self.failures.pop(record.name, None):
-                self._write()
+                self.tracebacks.remove(record.image_id)
+                self._is_written = False
+        if not self._is_written and time.monotonic() >= self._next_writing:
+            self._write()
+        if self._line is not None:
+            self._line.step()
+        if self.keeper is not None:
+            self.keeper.settled(record, outcome)
+
+    def died(self, death: Died) -> None:
+        """Notes that a worker has died; what becomes of its image is told by `take`."""
+        self._share_of(death.worker).deaths += 1
 
     def current(self) -> list[ImageRecord]:
         """Images whose result on disk is today's, in order: all that may be put together."""
         return [record for record in self.records if record.name in self._current]
 
-    def progress(self) -> Progress:
-        """The line that shows how far the run is; see Progress."""
-        return Progress(self.stage, self.folder, len(self.records))
+    @contextmanager
+    def progress(self, workers: Workers | None = None) -> Iterator[None]:
+        """Shows how far the run is while images are worked on. workers: who does that, where it is not this process."""
+        self._workers = workers
+        try:
+            with ProgressLine(self.status) as self._line:
+                yield
+        finally:
+            self._line = self._workers = None
+
+    def status(self) -> Status:
+        """How far the run is, without its rate; may be asked in any thread."""
+        workers = self._workers
+        return Status(
+            stage=self.stage,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=self._began,
+            updated=time.time(),
+            total=len(self.records),
+            counts=dict(self.counts),
+            failed=len(self.failures),
+            engine=workers.name if workers else "none",
+            alive=workers.alive if workers else 0,
+            workers=workers.count if workers else 0,
+            dashboard=workers.dashboard if workers else "",
+        )
 
     def close(self) -> int:
         """Prints what happened to the images and returns the exit code: 0, or 3 when images failed."""
+        self._write()
+        if self.shard.is_whole:
+            self.tracebacks.close()
+        self._print_counts()
+        self._print_workers()
+        if not self.failures:
+            return 0
+        for failure in self._ordered_failures()[:SHOWN_FAILURES]:
+            print(f"  {failure.reason}")
+        print(f"  all in {self.path}; mend them and add --retry-failed to redo just those")
+        if self.tracebacks.are_there():
+            print(f"  tracebacks in {self.tracebacks.folder}")
+        return EXIT_FAILURES
+
+    def _print_counts(self) -> None:
         seconds, made = time.monotonic() - self._started, self.counts["made"]
         rate = f", {seconds / made:.2f} s each" if made else ""
         print(
@@ -100,12 +203,17 @@ class Run(ImageLoop):
         )
         if left_out := self.counts["left_out"]:
             print(f"  {left_out} images are not made with these settings; run without --retry-failed to make them")
-        if not self.failures:
-            return 0
-        for failure in self._ordered_failures()[:5]:
-            print(f"  {failure.reason}")
-        print(f"  all in {self.path}; mend them and add --retry-failed to redo just those")
-        return EXIT_FAILURES
+
+    def _print_workers(self) -> None:
+        # "worker 10" comes after "worker 9".
+        names = sorted(self._by_worker, key=lambda name: (len(name), name))
+        for name in names[:SHOWN_WORKERS]:
+            print(f"  {name}: {self._by_worker[name]}")
+        if len(names) > SHOWN_WORKERS:
+            print(f"  and {len(names) - SHOWN_WORKERS} more workers")
+
+    def _share_of(self, worker: str) -> _Share:
+        return self._by_worker.setdefault(worker, _Share())
 
     def _known(self, record: ImageRecord) -> Failure | None:
         return self.failures.get(record.name)
@@ -113,42 +221,63 @@ class Run(ImageLoop):
     def _ended(self, record: ImageRecord, outcome: Outcome) -> None:
         self.take(record, outcome)
 
-    def _take_in_failures(self, folder: Path, shard: Shard) -> None:
+    def _failed(self, record: ImageRecord, outcome: Outcome) -> None:
+        if outcome.traceback:
+            tqdm.write(outcome.traceback, file=sys.stderr)
+            self.tracebacks.keep(record.image_id, outcome.traceback)
+        else:
+            self.tracebacks.remove(record.image_id)
+        failure = Failure(record.image_id, record.name, outcome.reason, outcome.key)
+        if self.failures.get(record.name) != failure:
+            self.failures[record.name] = failure
+            self._is_written = False
+
+    def _take_in_failures(self) -> None:
         """Reads what earlier runs, or shards, say of this run's images; what a shard says is newer than failures.csv."""
-        of_shards = sorted(folder.glob(FAILURES_OF_SHARDS)) if shard.is_whole else [self.path]
-        listed = {record.name for record in self.records}
-        for path in (folder / FAILURES_FILE, *of_shards):
-            self.failures |= {failure.image: failure for failure in read_failures(path) if failure.image in listed}
-        if of_shards:
-            self._write()
-        if shard.is_whole:
+        of_shards = sorted(self.folder.glob(FAILURES_OF_SHARDS)) if self.shard.is_whole else [self.path]
+        said = [failure for path in (self.folder / FAILURES_FILE, *of_shards) for failure in read_failures(path)]
+        names = {failure.image for failure in said}
+        listed = {record.name for record in self.records if record.name in names}
+        self.failures = {failure.image: failure for failure in said if failure.image in listed}
+        self._write()
+        if self.shard.is_whole:
             for path in of_shards:
                 with writing(path):
                     path.unlink()
+        failed = {failure.image_id for failure in self.failures.values()}
+        self.tracebacks.take_in(failed, None if self.shard.is_whole else {record.image_id for record in self.records})
 
     def _ordered_failures(self) -> list[Failure]:
-        """In image order, so that the file does not depend on how often, or in how many shards, the images were run."""
-        return [self.failures[record.name] for record in self.records if record.name in self.failures]
+        """By name, as images are: so the file does not depend on how often, or in how many shards, they were run."""
+        return [self.failures[name] for name in sorted(self.failures)]
 
     def _write(self) -> None:
-        if not self.failures:
-            with writing(self.path):
-                self.path.unlink(missing_ok=True)
+        """Writes the failures where they have changed; not to be called for each."""
+        if self._is_written:
             return
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for failure in self._ordered_failures():
-            writer.writerow((failure.image_id, failure.image, failure.reason, failure.key))
-        write_atomic(self.path, text.getvalue())
+        begun = time.monotonic()
+        write_failures(self.path, self._ordered_failures())
+        now = time.monotonic()
+        self._is_written, self._next_writing = True, now + max(WRITE_SECONDS, (now - begun) / SHARE_OF_WRITING)
 
 
-def read_failures(path: Path) -> list[Failure]:
-    """Rows of a failures.csv, [] when there is none. Raises UserError when it is not one."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
-        raise UserError(f"{path}: not a failures file (columns {', '.join(COLUMNS)}); remove it and run again")
-    return [Failure(*row) for row in rows[1:]]
+@dataclass
+class _Share:
+    """What a worker has done. seconds: for those that were made."""
+
+    made: int = 0
+    failed: int = 0
+    deaths: int = 0
+    seconds: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        self.failed += outcome.status == "failed"
+        if outcome.status == "made":
+            self.made += 1
+            self.seconds += outcome.seconds
+
+    def __str__(self) -> str:
+        each = f", {self.seconds / self.made:.2f} s each" if self.made else ""
+        failed = f", {self.failed} failed" if self.failed else ""
+        times = "once" if self.deaths == 1 else f"{self.deaths} times"
+        return f"{self.made} made{each}{failed}" + (f", died {times}" if self.deaths else "")

@@ -88,6 +88,17 @@ def reading_from(folder: Path) -> Iterator[None]:
         yield
 
 
+def roles_at_work(folder: Path) -> set[str]:
+    """The runs at work in a folder: READERS, and the `file_name` of shards. Waits for the moment in which one begins or ends.
+
+    Raises OSError where the locks cannot be looked at, as by somebody who may not write there.
+    """
+    if not any(folder.glob(f"{LOCK}.*")):
+        return set()
+    with _turn(folder):
+        return {path.name.removeprefix(f"{LOCK}.") for path in folder.glob(f"{LOCK}.*") if _is_held(path)}
+
+
 @contextmanager
 def _at_work(folder: Path, role: str, mode: int) -> Iterator[None]:
     own = folder / f"{LOCK}.{role}"

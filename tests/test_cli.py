@@ -1,5 +1,11 @@
 """Command-line settings: presets, precedence, one-line errors."""
 
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +16,10 @@ from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.manifest import read_manifest
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
+from pseudo_ris.status import look_at
 
-DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "configs" / "demo.yaml"
 
 
 def test_defaults_are_the_demo_preset():
@@ -103,6 +111,96 @@ def test_user_errors_exit_with_2_and_one_line(capsys):
         run_recipe(failing)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: no such thing\n"
+
+
+RECIPE = """
+import sys
+import time
+from pseudo_ris import cli
+
+def main(argv):
+    try:
+        print("at work", flush=True)
+        time.sleep(60)
+    finally:
+        print("tidied up", flush=True)
+        if argv == ["and hangs"]:
+            time.sleep(60)
+
+cli.TERMINATION_SECONDS = float(sys.argv.pop(1))
+cli.run_recipe(main)
+"""
+
+
+def recipe_at_work(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RECIPE, *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "at work\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")])
+def test_a_signal_ends_a_recipe_cleanly_with_one_line(number, code, word):
+    process = recipe_at_work("60")
+    process.send_signal(number)
+    said, error = process.communicate()
+    assert (process.returncode, said) == (code, "tidied up\n")
+    assert error == f"{word}; the same command goes on where this one stopped\n"
+
+
+@pytest.mark.slow
+def test_what_does_not_let_go_is_ended_and_a_second_signal_changes_nothing():
+    process = recipe_at_work("1.5", "and hangs")
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "tidied up\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate() == ("", "")
+    assert process.returncode == 143
+
+
+STAGE1 = ROOT / "generate_masks" / "cutler_sam_masks.py"
+WORKER = "pseudo_ris.engine.worker"
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    """The engine's worker processes that a driver has started."""
+    parents = {int(path.parent.name): path for path in Path("/proc").glob("[0-9]*/stat")}
+    found = []
+    for number, path in parents.items():
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            if parent == process.pid and WORKER in (path.parent / "cmdline").read_text():
+                found.append(number)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["none", "local"])
+def test_stage_1_that_is_terminated_goes_on_where_it_stopped(demo_images, tmp_path, engine):
+    (tmp_path / "images").mkdir()
+    for path in sorted(demo_images.iterdir())[:6]:
+        shutil.copy(path, tmp_path / "images")
+    command = [sys.executable, str(STAGE1), "--images", str(tmp_path / "images"), "--masks", str(tmp_path / "masks")]
+    command += ["--engine", engine, "--workers", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and len(list((tmp_path / "masks" / "_meta").glob("[!.]*.json"))) < 2:
+        time.sleep(0.01)
+    workers = workers_of(process)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (143, "terminated; the same command goes on where this one stopped\n")
+    assert len(workers) == (engine == "local")
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    (seen,) = look_at(tmp_path / "masks").runs
+    assert seen.state == "dead"
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    reused = int(re.search(r"(\d) reused, 0 failed", finished.stdout)[1])
+    assert 2 <= reused < 6
+    assert sorted(path.name for path in (tmp_path / "masks").glob(".*")) == []
+    assert look_at(tmp_path / "masks").results == {"masks": 6}
 
 
 CONFIGS = DEMO.parent

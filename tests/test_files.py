@@ -36,6 +36,7 @@ for _ in range(300):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_write_the_same_do_not_harm_each_other(tmp_path):
     """A worker that was taken for dead finishes its image while another makes it anew."""
     writers = [subprocess.Popen([sys.executable, "-c", REPLACER, str(tmp_path)], cwd=ROOT) for _ in range(2)]

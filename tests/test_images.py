@@ -47,6 +47,28 @@ def test_listing_is_recursive_sorted_and_skips_the_rest(tmp_path):
     assert [record.name for record in list_images(tmp_path)] == ["a/c.webp", "a/z.PNG", "b.jpg"]
 
 
+def test_linked_images_are_listed_linked_folders_and_dead_links_are_not(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.jpg").write_bytes(b"x")
+    folder = tmp_path / "images"
+    (folder / "folder.jpg").mkdir(parents=True)
+    (folder / "link.jpg").symlink_to(tmp_path / "elsewhere" / "x.jpg")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "dead.jpg").symlink_to(tmp_path / "missing.jpg")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "jpg").touch()
+    assert [(record.name, record.read()) for record in list_images(folder)] == [("link.jpg", b"x")]
+
+
+def test_names_are_ordered_as_whole_paths(tmp_path):
+    names = ["a.jpg", "a/b.jpg", "a-b.jpg", "a b/c.jpg", "a/b/c.jpg", "B.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    slow = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
+    assert [record.name for record in list_images(tmp_path)] == slow == sorted(names)
+
+
 def test_folder_without_images_says_so(tmp_path):
     with pytest.raises(UserError, match="holds no image"):
         list_images(tmp_path)

@@ -45,8 +45,14 @@ def test_every_source_gives_the_same_images(place, source):
     assert [(record.image_id, record.name) for record in records] == [(str(number), coco_name(number)) for number in IDS]
     expected = [(place / "images" / record.name).read_bytes() for record in records]
     assert [record.read() for record in records] == expected
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map(read, records * 2, chunksize=1) == expected * 2
+    assert [record.read() for record in pickle.loads(pickle.dumps(records))] == expected
+
+
+@pytest.mark.slow
+def test_images_of_every_source_are_read_by_other_processes(place):
+    records = [record for source in SOURCES for record in list_records(SourceConfig(**settings(place)[source]))]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(read, records, chunksize=1) == [record.read() for record in records]
 
 
 def test_only_one_list_may_be_given(place):

@@ -12,7 +12,7 @@ from pseudo_ris.annotation_files import entries_of, field, read_json
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.interchange.mask_png import decode_mask
 from pseudo_ris.interchange.safe_paths import check_name, file_inside, read_inside
-from pseudo_ris.masks.store import META
+from pseudo_ris.masks.store import META, require_loose
 
 
 def area_shares(masks: Path, image_ids: list[str], seg_ids: list[int]) -> np.ndarray:
@@ -26,6 +26,7 @@ def area_shares(masks: Path, image_ids: list[str], seg_ids: list[int]) -> np.nda
     """
     if not masks.is_dir():
         raise UserError(f"--masks {masks}: no such folder; give stage 1's folder of masks")
+    require_loose(masks)
     places: dict[str, list[int]] = defaultdict(list)
     for place, image_id in enumerate(image_ids):
         places[image_id].append(place)

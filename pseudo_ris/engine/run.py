@@ -16,6 +16,7 @@ from pseudo_ris.engine.job import Died, Job, Loop, Report, Stopped, Task
 from pseudo_ris.engine.local import LocalEngine, worker_count
 from pseudo_ris.errors import UserError
 from pseudo_ris.image_loop import Outcome
+from pseudo_ris.progress import Workers
 from pseudo_ris.runs import Run
 
 DEATHS_OF_AN_IMAGE = 2
@@ -23,16 +24,8 @@ VAIN_DEATHS = 10
 EMPTY_ROUNDS = 3
 
 
-class Engine(Protocol):
-    """Workers somewhere. name: as the setting has it. count: of workers that were asked for. dashboard: its address, or ""."""
-
-    name: str
-    count: int
-    dashboard: str
-
-    @property
-    def alive(self) -> int:
-        """Workers that are there at the moment; cheap, and safe to ask in any thread."""
+class Engine(Workers, Protocol):
+    """Workers that images can be handed to."""
 
     def reports(self, tasks: Sequence[Task]) -> Iterator[Report]:
         """What comes of the tasks, as it comes; none for a task that was lost with the machine that had it."""

@@ -42,8 +42,9 @@ class Supervisor:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process is running."""
-        return self._process is not None and self._process.poll() is None
+        """Whether its process is running; safe to ask in any thread."""
+        process = self._process
+        return process is not None and process.poll() is None
 
     def work_on(self, task: Task) -> Report:
         """Has the worker look at an image, and waits for what comes of it; starts a process where there is none."""

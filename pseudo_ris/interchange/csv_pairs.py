@@ -14,12 +14,12 @@ from PIL import ExifTags, Image
 from pseudo_ris.config import ScoringConfig
 from pseudo_ris.distinctiveness.select import kept_candidates
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.images import read_bytes
 from pseudo_ris.interchange.mask_png import decode_mask
 from pseudo_ris.interchange.pair_rows import Row, open_pairs
 from pseudo_ris.interchange.pair_set import PairImage, PairObject, Rle, check_size, sound_images
-from pseudo_ris.interchange.safe_paths import file_inside, read_inside, reader_inside
+from pseudo_ris.interchange.safe_paths import read_inside, reader_inside
 from pseudo_ris.interchange.split import TRAIN
+from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.records import CaptionRecord, MaskCaptions
 
 SIDEWAYS = range(5, 9)
@@ -30,15 +30,15 @@ def read_csv(path: Path, images: Path, masks: Path, selection: ScoringConfig | N
     """The pairs of a CSV, an image at a time; objects without a sentence that is kept are left out, and so are their images.
 
     A row's `index` is its ref_id and object_id; sentences are numbered as they come; the split is "train".
-    images: folder in which `img_name` lies. masks: folder of `<img_id>/<seg_id>.png`. selection: which candidates are kept
-    (see select.kept_candidates), None for all.
+    images: folder in which `img_name` lies. masks: stage 1's folder, or another of `<img_id>/<seg_id>.png`.
+    selection: which candidates are kept (see select.kept_candidates), None for all.
     Raises UserError that names the file, row and field that do not fit, or the mask file.
     """
     for folder, option in ((images, "--images"), (masks, "--masks")):
         if not folder.is_dir():
             raise UserError(f"{option} {folder}: no such folder; give the one that stage 2 had")
-    numbers = count()
-    pairs = (_image(rows, images, masks, selection, numbers, path) for rows in _rows_by_image(path))
+    numbers, store = count(), MaskStore(masks)
+    pairs = (_image(rows, images, store, selection, numbers, path) for rows in _rows_by_image(path))
     return sound_images((image for image in pairs if image.objects), str(path))
 
 
@@ -55,7 +55,7 @@ def _rows_by_image(path: Path) -> Iterator[list[Row]]:
 
 
 def _image(
-    rows: list[Row], images: Path, masks: Path, selection: ScoringConfig | None, numbers: Iterator[int], path: Path
+    rows: list[Row], images: Path, masks: MaskStore, selection: ScoringConfig | None, numbers: Iterator[int], path: Path
 ) -> PairImage:
     image_id, name = rows[0]["img_id"], rows[0]["img_name"]
     where = f"{path}, index {rows[0]['index']}, image {image_id!r:.80}"
@@ -94,12 +94,12 @@ def kept_sentences(row: Row, threshold: float, fallback: Literal["drop", "unfilt
     return tuple(kept.text for kept in kept_candidates(captions, threshold, fallback))
 
 
-def _mask(masks: Path, image_id: str, seg_id: int, height: int, width: int) -> Rle:
+def _mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: int) -> Rle:
     """The mask that a row is about. Raises BadInputError, also when it is blank: stage 2 gives such none."""
     name = f"{image_id}/{seg_id}.png"
     if "/" in image_id:
         raise BadInputError(f"img_id: {image_id!r:.80} is no name of a folder")
-    data = read_bytes(file_inside(masks, name))
+    data = masks.read_png(image_id, seg_id)
     try:
         mask = decode_mask(data)
     except BadInputError as error:

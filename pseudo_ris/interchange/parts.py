@@ -1,4 +1,7 @@
-"""Part files of stage 2: one JSON per image with every candidate and all its scores, `<out>/<name>.parts/<image id>.json`."""
+"""Part files of stage 2: one JSON per image with every candidate and all its scores, `<out>/<name>.parts/<image id>.json`.
+
+With a `shard_size` the parts of finished images are rows of `<out>/<name>.parts/shards/*.parquet` instead.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pseudo_ris.files import prepare_folder, write_atomic
+from pseudo_ris.compaction.archive import SHARDS, Archive
+from pseudo_ris.compaction.rows import DamagedShardError, Row
+from pseudo_ris.errors import UserError
+from pseudo_ris.files import prepare_folder, write_atomic, writing
 from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions
 from pseudo_ris.shards import Shard, working_in
 
+SUFFIX = ".json"
 DECIMALS = 6
 ROUNDED = ("masked_score", "crop_score", "uniqueness", "correctness", "doc")
 
@@ -27,11 +34,12 @@ class Part:
 
 
 class PartStore:
-    """Writes and reads the parts of one output."""
+    """Writes and reads the parts of one output; an image's file, where it is whole, counts before its row."""
 
     def __init__(self, output: Path, name: str) -> None:
         self.output = output
         self.folder = output / f"{name}.parts"
+        self.archive = Archive(self.folder / SHARDS)
 
     def prepare(self, clear: bool = True) -> None:
         """Creates the folders; `clear` removes what a killed run left half-written. Raises UserError."""
@@ -47,8 +55,8 @@ class PartStore:
 
     def is_current(self, record: ImageRecord, key: str) -> bool:
         """Whether a part of the image exists that was made from `key`."""
-        content = self._read(record.image_id)
-        return content is not None and content.get("key") == key
+        row = self.loose_row(record.image_id)
+        return (row.key if row else self.archive.key_of(record.image_id)) == key
 
     def write(self, record: ImageRecord, key: str, masks: Sequence[MaskCaptions]) -> None:
         """Writes an image's part; scores are rounded to 6 decimals here, once, so that all files agree."""
@@ -61,21 +69,41 @@ class PartStore:
         write_atomic(self._path(record.image_id), json.dumps(content, ensure_ascii=False) + "\n")
 
     def read_all(self, records: Iterable[ImageRecord]) -> Iterator[Part]:
-        """Parts of the images that have one, in image order, one in memory at a time."""
+        """Parts of the images that have one, in image order, one in memory at a time. Raises UserError."""
         for record in records:
-            content = self._read(record.image_id)
-            if content is not None:
-                yield Part(record.image_id, record.name, tuple(_mask_of(m) for m in content["masks"]))
+            try:
+                row = self.loose_row(record.image_id) or self.archive.find(record.image_id)
+            except DamagedShardError as error:
+                raise UserError(str(error)) from error
+            if row is not None:
+                yield Part(record.image_id, record.name, tuple(_mask_of(m) for m in json.loads(row.text)["masks"]))
 
-    def _path(self, image_id: str) -> Path:
-        return self.folder / f"{image_id}.json"
+    def loose_ids(self) -> set[str]:
+        """Images that have a file, whole or not."""
+        return {path.stem for path in self.folder.glob(f"*{SUFFIX}")}
 
-    def _read(self, image_id: str) -> dict | None:
+    def loose_row(self, image_id: str) -> Row | None:
+        """The part in an image's file, None unless it is whole."""
         try:
-            content = json.loads(self._path(image_id).read_text(encoding="utf-8"))
+            text = self._path(image_id).read_text(encoding="utf-8")
+            content = json.loads(text)
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) and "masks" in content else None
+        if not isinstance(content, dict) or "masks" not in content:
+            return None
+        return Row(image_id, str(content.get("image_name")), str(content.get("key")), text)
+
+    def remove_loose(self, image_id: str) -> None:
+        """Removes an image's file. Raises UserError."""
+        with writing(self.folder):
+            self._path(image_id).unlink(missing_ok=True)
+
+    def restore(self, row: Row) -> None:
+        """Writes an image's file from its row. Raises UserError."""
+        write_atomic(self._path(row.image_id), row.text)
+
+    def _path(self, image_id: str) -> Path:
+        return self.folder / f"{image_id}{SUFFIX}"
 
 
 def _rounded(mask: MaskCaptions) -> MaskCaptions:

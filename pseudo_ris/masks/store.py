@@ -1,27 +1,42 @@
 """Pseudo masks on disk: `<masks>/<image id>/<seg id>.png`, and beside them `<masks>/_meta/<image id>.json`.
 
 The folder of an image holds its PNGs and nothing else (readers count files). The meta file exists also for images without
-masks; it is written last, so masks without it are not finished.
+masks; it is written last, so masks without it are not finished. With a `shard_size` the masks of finished images are rows of
+`<masks>/_meta/shards/*.parquet` instead, meta and PNGs.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pseudo_ris.compaction.archive import SHARDS, Archive, current_folder
+from pseudo_ris.compaction.rows import Row
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.files import prepare_folder, replace_folder, write_atomic, writing
 from pseudo_ris.images import read_bytes
 from pseudo_ris.interchange.mask_png import decode_mask, encode_mask
+from pseudo_ris.interchange.safe_paths import file_inside
 from pseudo_ris.records import ImageRecord, MaskRecord
 from pseudo_ris.shards import Shard, reading_from, working_in
 
 META = "_meta"
+META_SUFFIX = ".json"
+
+
+def require_loose(masks: Path) -> None:
+    """For readers of `<masks>/<image id>/<seg id>.png` itself: raises UserError when the masks are in shards."""
+    if current_folder(masks / META / SHARDS).exists():
+        raise UserError(
+            f"--masks {masks}: its masks are in shards; `python -m pseudo_ris.compaction --masks {masks}` makes files of them"
+        )
 
 
 @dataclass(frozen=True)
@@ -62,10 +77,11 @@ def without_blank(masks: Mapping[int, np.ndarray], height: int, width: int, name
 
 
 class MaskStore:
-    """Writes and reads the pseudo masks below `folder`."""
+    """Writes and reads the pseudo masks below `folder`; an image's files, where they are whole, count before its row."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.archive = Archive(folder / META / SHARDS)
 
     @classmethod
     def existing(cls, folder: Path) -> MaskStore:
@@ -98,23 +114,17 @@ class MaskStore:
             yield
 
     def is_current(self, record: ImageRecord, key: str) -> bool:
-        """Whether finished masks of the image exist that were made from `key`."""
-        meta = self._read_meta(record.image_id)
-        return meta is not None and meta.get("key") == key
+        """Whether finished masks of the image exist that were made from `key`; a PNG that was cut short since is noticed."""
+        meta = self._whole_meta(record.image_id)
+        return (self.archive.key_of(record.image_id) if meta is None else meta.get("key")) == key
 
     def is_known(self, record: ImageRecord) -> bool:
         """Whether stage 1 has recorded a result for the image, masks or none."""
-        return self._read_meta(record.image_id) is not None
+        return self._read_meta(record.image_id) is not None or self.archive.key_of(record.image_id) is not None
 
     def write(self, record: ImageRecord, key: str, masks: Sequence[MaskRecord], height: int, width: int) -> None:
         """Writes the masks of an image in place of earlier ones; interrupted, the image counts as not done."""
-        meta_path = self._meta_path(record.image_id)
-        with writing(meta_path):
-            meta_path.unlink(missing_ok=True)
-        replace_folder(self.folder / record.image_id, {f"{mask.seg_id}.png": encode_mask(mask.mask) for mask in masks})
-        if not masks:
-            with writing(self.folder):
-                (self.folder / record.image_id).rmdir()
+        files = {mask.seg_id: encode_mask(mask.mask) for mask in masks}
         entries = [
             {
                 "seg_id": mask.seg_id,
@@ -122,19 +132,25 @@ class MaskStore:
                 "area": int(mask.mask.sum()),
                 "score": round(mask.score, 6),
                 "source": mask.source,
+                "bytes": len(files[mask.seg_id]),
             }
             for mask in masks
         ]
         meta = {"image_id": record.image_id, "image": record.name, "size": [height, width], "key": key, "masks": entries}
-        write_atomic(meta_path, json.dumps(meta, ensure_ascii=False, indent=1) + "\n")
+        text = json.dumps(meta, ensure_ascii=False, indent=1) + "\n"
+        self._put(record.image_id, {f"{seg_id}.png": data for seg_id, data in files.items()}, text)
 
     def read(self, record: ImageRecord) -> StoredMasks:
         """Mask files of an image; none when stage 1 found no object. Works for folders of PNGs from elsewhere too.
 
-        Raises BadInputError when the image has neither masks nor a record of having none, or when a file is missing.
+        Raises BadInputError when the image has neither masks nor a record of having none, when a file is missing or its shard
+        is damaged.
         """
+        meta = self._whole_meta(record.image_id)
+        if meta is None and (row := self.archive.find(record.image_id)) is not None:
+            return StoredMasks(record.image_id, _files_of(row))
         folder = self.folder / record.image_id
-        meta = self._read_meta(record.image_id)
+        meta = meta or self._read_meta(record.image_id)
         paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
         strange = [path.name for path in paths if not path.stem.isdecimal()]
         if strange:
@@ -147,8 +163,73 @@ class MaskStore:
             raise BadInputError(f"{record.image_id}/{missing[0]}.png: mask file is missing; run generate_masks again")
         return StoredMasks(record.image_id, {seg_id: read_bytes(by_id[seg_id]) for seg_id in sorted(by_id)})
 
+    def read_png(self, image_id: str, seg_id: int) -> bytes:
+        """The file of one mask. Raises BadInputError, also when the ids lead out of the folder."""
+        if self._whole_meta(image_id) is None and (row := self.archive.find(image_id)) is not None:
+            files = _files_of(row)
+            if seg_id in files:
+                return files[seg_id]
+        return read_bytes(file_inside(self.folder, f"{image_id}/{seg_id}.png"))
+
+    def loose_ids(self) -> set[str]:
+        """Images that have files of their own, whole or not."""
+        metas = {path.stem for path in (self.folder / META).glob(f"*{META_SUFFIX}")}
+        return metas | {path.name for path in self.folder.iterdir() if path.is_dir() and path.name != META}
+
+    def loose_row(self, image_id: str) -> Row | None:
+        """The masks in an image's files, None unless they are whole."""
+        meta = self._whole_meta(image_id)
+        if meta is None:
+            return None
+        folder = self.folder / image_id
+        try:
+            text = self._meta_path(image_id).read_text(encoding="utf-8")
+            files = tuple((name, (folder / name).read_bytes()) for name in _names_of(meta))
+        except OSError:
+            return None
+        return Row(image_id, str(meta.get("image")), str(meta.get("key")), text, files)
+
+    def remove_loose(self, image_id: str) -> None:
+        """Removes an image's files, the meta file first, so that what is left by an interruption is not whole.
+
+        Raises UserError.
+        """
+        folder = self.folder / image_id
+        with writing(folder):
+            self._meta_path(image_id).unlink(missing_ok=True)
+            if folder.exists():
+                shutil.rmtree(folder)
+
+    def restore(self, row: Row) -> None:
+        """Writes an image's files from its row. Raises UserError, and BadInputError when a file's name is none of a mask."""
+        self._put(row.image_id, {f"{seg_id}.png": data for seg_id, data in _files_of(row).items()}, row.text)
+
+    def _put(self, image_id: str, files: dict[str, bytes], meta: str) -> None:
+        meta_path = self._meta_path(image_id)
+        with writing(meta_path):
+            meta_path.unlink(missing_ok=True)
+        replace_folder(self.folder / image_id, files)
+        if not files:
+            with writing(self.folder):
+                (self.folder / image_id).rmdir()
+        write_atomic(meta_path, meta)
+
     def _meta_path(self, image_id: str) -> Path:
-        return self.folder / META / f"{image_id}.json"
+        return self.folder / META / f"{image_id}{META_SUFFIX}"
+
+    def _whole_meta(self, image_id: str) -> dict | None:
+        """What was noted of an image, None when there is nothing or its PNGs are not all there with the noted sizes.
+
+        Earlier versions noted no sizes; of theirs any size will do.
+        """
+        meta, folder = self._read_meta(image_id), self.folder / image_id
+        if meta is None:
+            return None
+        try:
+            whole = all(noted in (None, (folder / name).stat().st_size) for name, noted in _names_of(meta).items())
+        except (OSError, AttributeError, KeyError, TypeError):  # the file may say anything
+            return None
+        return meta if whole else None
 
     def _read_meta(self, image_id: str) -> dict | None:
         path = self._meta_path(image_id)
@@ -159,6 +240,19 @@ class MaskStore:
         except (OSError, ValueError):
             return None
         return meta if isinstance(meta, dict) else None
+
+
+def _files_of(row: Row) -> dict[int, bytes]:
+    """Seg id -> PNG bytes of a row, ordered by seg id. Raises BadInputError."""
+    files = {name.removesuffix(".png"): data for name, data in row.files}
+    if not all(map(str.isdecimal, files)):
+        raise BadInputError(f"{row.image_id}: its row in a shard has masks that are not named by numbers; make the masks anew")
+    return dict(sorted((int(name), data) for name, data in files.items()))
+
+
+def _names_of(meta: Mapping[str, Any]) -> dict[str, int | None]:
+    """The PNGs that a meta file speaks of, and their sizes in bytes where it notes them."""
+    return {f"{entry['seg_id']}.png": entry.get("bytes") for entry in meta.get("masks", ())}
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from pseudo_ris.interchange.mask_png import decode_mask
 from pseudo_ris.interchange.pair_rows import open_pairs
 from pseudo_ris.interchange.pair_set import PairImage
 from pseudo_ris.interchange.safe_paths import check_name, read_inside, reader_inside
+from pseudo_ris.masks.store import require_loose
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def targets_of_csv(
     images: folder in which `img_name` lies. masks: folder of `<img_id>/<seg_id>.png`. Rows of which none is kept are left out.
     Raises UserError that names the file, and the row and column that do not fit or the image or mask that is missing.
     """
+    require_loose(masks)
     targets = []
     for row in open_pairs(pairs)[1]:
         sentences = kept_sentences(row, threshold, fallback)

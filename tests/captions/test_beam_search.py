@@ -42,6 +42,7 @@ def expected_caption(model, crop, decoding):
     return max(found, key=lambda entry: entry[0])[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "beams", "groups"), [(1, 6, 3), (2, 2, 1), (3, 4, 1), (4, 3, 3)])
 @torch.inference_mode()
 def test_is_the_slow_search(seed, beams, groups):

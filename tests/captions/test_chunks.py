@@ -24,6 +24,7 @@ def captions(captioner, images, crop_sets, decoding):
     return sample(captioner, images, rows, decoding, keyed_draw(0, "image")), beam_search(captioner, images, decoding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", [1, 2, 3, 7, 20, 64])
 def test_captions_do_not_depend_on_chunks(masks):
     choose = random.Random(masks)

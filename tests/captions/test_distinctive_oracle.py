@@ -39,6 +39,7 @@ def compare(captioner, crops, decoding, crop_sets=("masked",)):
     return captions
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_distractors_projected_onto_the_support_only(monkeypatch):
     monkeypatch.setattr(support, "COLUMNS_SHARE", 1)
@@ -47,6 +48,7 @@ def test_distractors_projected_onto_the_support_only(monkeypatch):
     compare(captioner, torch.randn(3, 3, 16, 16), decoding)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_rows_projected_and_drawn_in_parts(monkeypatch):
     monkeypatch.setattr(sampling, "ROWS_PROJECTED", 5)

@@ -152,6 +152,7 @@ def files_in(folder) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_same_bytes_for_the_same_seed(folder, tmp_path, capsys):
     sizes = [part for name, size in SIZES.items() for part in (f"--{name}", str(size))]
     assert refer_world.main(["--out", str(tmp_path / "again"), *sizes, "--seed", str(SEED)]) == 0

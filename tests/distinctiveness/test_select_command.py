@@ -246,6 +246,7 @@ def test_paths_that_do_not_fit_end_in_one_line(pairs, tmp_path):
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_torch_and_says_what_is_wrong_in_one_line(pairs, tmp_path):
     command = [sys.executable, "-m", "pseudo_ris.distinctiveness.select", "--pairs", str(pairs), "--output"]
     shown = subprocess.run([*command, str(pairs)], capture_output=True, text=True)

@@ -33,6 +33,7 @@ def ended(engine: LocalEngine, names: Sequence[str]) -> dict[str, Outcome]:
         return {task.record.name: outcome for task, outcome in outcomes_of(engine, tasks(*names))}
 
 
+@pytest.mark.slow
 def test_each_image_ends_once_and_only_the_guilty_fail(tmp_path):
     names = [name for name in NAMES if not name.startswith("term")]
     with local(tmp_path, 2) as engine:

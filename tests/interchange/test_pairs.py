@@ -72,6 +72,7 @@ def test_no_temporary_file_stays(store, tmp_path):
 
 
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
+@settings(deadline=None)
 def test_any_text_survives(texts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     store = PartStore(folder, NAME)

@@ -69,7 +69,8 @@ def test_decoder_gives_the_logits_of_segment_anything(model, points):
     assert torch.allclose(drawn, logits, atol=1e-5 * logits.abs().max().item())
 
 
-@pytest.mark.parametrize("area", [pytest.param(0, marks=pytest.mark.slow), 100])
+@pytest.mark.slow
+@pytest.mark.parametrize("area", [0, 100])
 def test_equals_segment_anything_with_the_shipped_weights(model, demo_images, area):
     config = replace(FEW, min_mask_region_area=area)
     masks = 0

@@ -40,7 +40,9 @@ def test_masks_come_back_and_the_folder_holds_nothing_else(store):
     assert seg_ids == [0, 1]
     assert np.array_equal(masks, [mask(0, 4), mask(5, 6)])
     meta = json.loads((store.folder / "_meta" / "a__b.json").read_text())
-    assert meta["masks"][1] == {"seg_id": 1, "box": [0, 2, 4, 7], "area": 5, "score": 0.9, "source": "sam"}
+    size = (store.folder / "a__b" / "1.png").stat().st_size
+    expected = {"seg_id": 1, "box": [0, 2, 4, 7], "area": 5, "score": 0.9, "source": "sam", "bytes": size}
+    assert meta["masks"][1] == expected
 
 
 def test_result_is_current_only_for_its_key(store):
@@ -49,6 +51,33 @@ def test_result_is_current_only_for_its_key(store):
     assert store.is_current(RECORD, "k")
     assert not store.is_current(RECORD, "other")
     (store.folder / "_meta" / "a__b.json").write_text('{"key": "k"')
+    assert not store.is_current(RECORD, "k")
+
+
+def test_result_is_not_current_when_a_png_is_cut_short_or_gone(store):
+    store.write(RECORD, "k", [record_of(0, mask(0, 4)), record_of(1, mask(5, 6))], 12, 16)
+    path = store.folder / "a__b" / "1.png"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    assert not store.is_current(RECORD, "k")
+    path.unlink()
+    assert not store.is_current(RECORD, "k")
+    path.write_bytes(data)
+    assert store.is_current(RECORD, "k")
+
+
+def test_masks_of_earlier_versions_which_noted_no_sizes_are_current(store):
+    store.write(RECORD, "k", [record_of(0, mask(0, 4))], 12, 16)
+    path = store.folder / "_meta" / "a__b.json"
+    meta = json.loads(path.read_text())
+    del meta["masks"][0]["bytes"]
+    path.write_text(json.dumps(meta))
+    assert store.is_current(RECORD, "k")
+
+
+@pytest.mark.parametrize("masks", ["7", "[7]", "[{}]", '[{"seg_id": []}]', "null"])
+def test_a_strange_meta_file_makes_nothing_current(store, masks):
+    (store.folder / "_meta" / "a__b.json").write_text(f'{{"key": "k", "masks": {masks}}}')
     assert not store.is_current(RECORD, "k")
 
 

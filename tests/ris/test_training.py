@@ -151,6 +151,7 @@ def test_best_is_the_checkpoint_with_the_highest_oiou(config, capsys):
     assert events.Images("prediction/0")
 
 
+@pytest.mark.slow
 def test_with_pseudo_pairs_alone_the_set_s_validation_split_chooses_the_best(config, world, tmp_path):
     pairs = replace(config.data, fraction=0.0, **write_pairs(tmp_path / "pseudo", *[[2.0]] * 4))
     config = replace(config, data=pairs, schedule=replace(config.schedule, steps=3), validate_every=3)
