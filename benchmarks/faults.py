@@ -19,7 +19,6 @@ of the four is not 0.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import random
 import shutil
 import signal
@@ -38,11 +37,9 @@ from fault_cluster import TwoNodes
 from fault_kinds import KINDS, Strike, Target, can_mount, small_disk
 from fault_runs import ROOT, Moment, Pace, Place, Running, end_leftovers, run_normally
 
-from pseudo_ris.config import CaptionGenerationConfig
-
 SCENES = ROOT / "datasets" / "demo" / "images"
 OTHER_SETTINGS = ("--matching.min_iou", "0.9"), ("--decoding.seed", "1")
-SHARD_SIZE = ("--shard-size", "2")
+OPTION_SETS: tuple[tuple[str, ...], ...] = (), ("--shard-size", "2")
 SECOND_FAULT, OLDER_RESULTS, DISTURBED_WITH_WORKERS, CLOSING_WITH_WORKERS = 0.3, 0.3, 0.5, 0.2
 STAGES = (1, 2)
 ENGINES = ("none", "local", "ray")
@@ -173,7 +170,7 @@ class Campaign:
         return Plan(
             rng=rng,
             kinds=kinds,
-            options=rng.choice(option_sets()),
+            options=rng.choice(OPTION_SETS),
             stage=rng.choice(STAGES),
             engine=self.engine if needs_workers or rng.random() < DISTURBED_WITH_WORKERS else "none",
             older=rng.random() < OLDER_RESULTS,
@@ -226,12 +223,6 @@ def strike(name: str, target: Target) -> Strike:
         return KINDS[name].strike(target)
     except TimeoutError as error:
         return Strike(True, "no end", [str(error)])
-
-
-def option_sets() -> list[tuple[str, ...]]:
-    """Options to run with: none, and shards of two images where the stages have such a setting."""
-    has_shards = any(each.name == "shard_size" for each in dataclasses.fields(CaptionGenerationConfig))
-    return [(), SHARD_SIZE] if has_shards else [()]
 
 
 def output_of(folder: Path) -> Output:

@@ -114,9 +114,12 @@ def test_user_errors_exit_with_2_and_one_line(capsys):
 
 
 RECIPE = """
+import signal
 import sys
 import time
 from pseudo_ris import cli
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell's script begin without it
 
 def main(argv):
     try:

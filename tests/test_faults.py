@@ -146,7 +146,7 @@ def campaign_of_tiny_stages(tmp_path, monkeypatch, capsys):
         return code, json.loads(capsys.readouterr().out.splitlines()[-1])
 
     monkeypatch.setattr(fault_runs, "SCRIPTS", {1: TINY_STAGE, 2: TINY_STAGE})
-    monkeypatch.setattr(faults, "option_sets", lambda: [()])
+    monkeypatch.setattr(faults, "OPTION_SETS", ((),))
     handler = signal.getsignal(signal.SIGTERM)
     yield play
     signal.signal(signal.SIGTERM, handler)
