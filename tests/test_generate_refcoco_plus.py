@@ -96,6 +96,8 @@ def started(workplace: Path, **variables: str) -> subprocess.Popen[str]:
         cwd=workplace,
         env=surroundings(**variables),
         start_new_session=True,
+        # What a shell's script starts in the background ignores it, and so would all that is started from there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

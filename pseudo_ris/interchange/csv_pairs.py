@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from pseudo_ris.config import ScoringConfig
 from pseudo_ris.distinctiveness.select import kept_candidates
 from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.images import names_a_folder
 from pseudo_ris.interchange.mask_png import decode_mask
 from pseudo_ris.interchange.pair_rows import Row, open_pairs
 from pseudo_ris.interchange.pair_set import PairImage, PairObject, Rle, check_size, sound_images
@@ -97,7 +98,7 @@ def kept_sentences(row: Row, threshold: float, fallback: Literal["drop", "unfilt
 def _mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: int) -> Rle:
     """The mask that a row is about. Raises BadInputError, also when it is blank: stage 2 gives such none."""
     name = f"{image_id}/{seg_id}.png"
-    if "/" in image_id:
+    if not names_a_folder(image_id):
         raise BadInputError(f"img_id: {image_id!r:.80} is no name of a folder")
     data = masks.read_png(image_id, seg_id)
     try:

@@ -164,7 +164,7 @@ class MaskStore:
         return StoredMasks(record.image_id, {seg_id: read_bytes(by_id[seg_id]) for seg_id in sorted(by_id)})
 
     def read_png(self, image_id: str, seg_id: int) -> bytes:
-        """The file of one mask. Raises BadInputError, also when the ids lead out of the folder."""
+        """The file of one mask; the image id is one that names a folder. Raises BadInputError, also where a link leads out."""
         if self._whole_meta(image_id) is None and (row := self.archive.find(image_id)) is not None:
             files = _files_of(row)
             if seg_id in files:

@@ -107,7 +107,7 @@ def test_masks_are_of_the_image_as_it_is_looked_at(run):
         ("img_name", "../secret.png", "no path inside"),
         ("img_name", "link.png", "leads out of"),
         ("img_name", "none.png", "no such file"),
-        ("img_id", "..", "no path inside"),
+        ("img_id", "..", "no name of a folder"),
         ("img_id", "a/../../x", "no name of a folder"),
         ("img_id", "linked", "leads out of"),
         ("seg_id", 9, "a/9.png.*: no such file"),
