@@ -22,12 +22,11 @@ import yaml
 from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from pseudo_ris.config import EMBEDDED_NAME, RANDOM, CaptionGenerationConfig, MaskGenerationConfig
-from pseudo_ris.errors import UserError
+from pseudo_ris.errors import EXIT_TERMINATED, UserError
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_TERMINATED = 128 + signal.SIGTERM
 TERMINATION_SECONDS = 8.0
 STAGES = (MaskGenerationConfig, CaptionGenerationConfig, TrainConfig, EvaluateConfig)
 FULL_SIZE = Path(__file__).parents[1] / "configs" / "default.yaml"

@@ -1,6 +1,10 @@
-"""The two kinds of error a user can cause."""
+"""The two kinds of error a user can cause, and the exit code of a process that was told to end."""
 
 from __future__ import annotations
+
+import signal
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class UserError(Exception):

@@ -23,6 +23,7 @@ from pseudo_ris.compaction.archive import SHARDS, count_rows
 from pseudo_ris.errors import UserError
 from pseudo_ris.failures import FAILURES_FILE, FAILURES_OF_SHARDS, read_failures
 from pseudo_ris.image_loop import Failure
+from pseudo_ris.interchange.parts import FOLDER_SUFFIX
 from pseudo_ris.masks.store import META
 from pseudo_ris.runs import EXIT_FAILURES, SHOWN_FAILURES
 from pseudo_ris.shards import ALL, READERS, Shard, roles_at_work
@@ -31,8 +32,6 @@ from pseudo_ris.tracebacks import Tracebacks
 
 SILENT_SECONDS = 30.0
 """A run says how far it is every two seconds; after so long without, something is amiss."""
-
-PARTS = ".parts"
 
 State = Literal["under way", "dead", "unknown"]
 
@@ -164,7 +163,7 @@ def _kind(folder: Path) -> Literal["masks", "pairs"] | None:
 
 def _places(folder: Path) -> list[Path]:
     """Where the results of single images are."""
-    places = [folder / META] if (folder / META).is_dir() else sorted(folder.glob(f"*{PARTS}"))
+    places = [folder / META] if (folder / META).is_dir() else sorted(folder.glob(f"*{FOLDER_SUFFIX}"))
     return [place for place in places if place.is_dir()]
 
 

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from pseudo_ris.engine.job import Died
 from pseudo_ris.engine.run import run_loop
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.failures import write_failures
-from pseudo_ris.image_loop import Failure, Outcome, read_ahead
+from pseudo_ris.image_loop import Failure, Outcome
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.runs import EXIT_FAILURES, Run, read_failures
 from pseudo_ris.shards import ALL, Shard
@@ -393,37 +392,3 @@ def test_ids_that_clash_between_shards_are_found_by_both(tmp_path):
     work(tmp_path, images, done=("b.jpg",))
     assert failed_images(tmp_path / "failures.csv") == ["a.jpg", "a.png"]
     assert {failure.key for failure in read_failures(tmp_path / "failures.csv")} == {""}, "no other image's"
-
-
-def test_files_are_read_ahead_in_order_and_errors_come_with_their_image():
-    read: list[str] = []
-
-    def reader(name):
-        def read_it():
-            read.append(name)
-            if name == "c":
-                raise BadInputError("c: is bad")
-            return name.encode()
-
-        return read_it
-
-    names = list("abcdefg")
-    ahead = read_ahead((ImageRecord(name, name, reader(name)) for name in names), count=2)
-    first = next(ahead)
-    assert (first.name, first.read()) == ("a", b"a")
-    second, third = next(ahead), next(ahead)
-    assert (second.read(), second.read()) == (b"b", b"b")
-    with pytest.raises(BadInputError, match="c: is bad"):
-        third.read()
-    assert len(read) <= 5, "no more than two ahead of the one that is worked on"
-    assert [record.read() for record in ahead] == [b"d", b"e", b"f", b"g"]
-    assert read == names
-
-
-def test_reading_ahead_ends_with_its_reader():
-    read: list[str] = []
-    ahead = read_ahead((ImageRecord(str(n), str(n), lambda n=n: read.append(str(n)) or b"") for n in range(100)), count=3)
-    next(ahead).read()
-    ahead.close()
-    assert len(read) <= 4
-    assert "read_ahead" not in " ".join(thread.name for thread in threading.enumerate())

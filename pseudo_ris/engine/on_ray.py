@@ -46,6 +46,7 @@ try:
 except ImportError as error:
     raise UserError(f'--engine ray needs Ray ({error}): pip install "pseudo-ris[scale]"') from error
 
+ANSWER_SECONDS = 10.0
 START_SECONDS = 300.0
 """How long nobody may be at work, at the start or after a loss, before a pass over the images is given up."""
 IMAGES_OF_A_PASS = 5_000
@@ -329,6 +330,7 @@ def _connect(address: str) -> str:
     """Connects to the cluster, or starts one here; returns its dashboard's "http://...", "" when there is none."""
     start_one = not address and not os.environ.get("RAY_ADDRESS")
     options = {"address": "local", "object_store_memory": LOCAL_OBJECT_STORE} if start_one else {"address": address or None}
+    _check_reachable(address)
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         with _silent_stderr():
@@ -340,6 +342,16 @@ def _connect(address: str) -> str:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # which Ray has replaced
     return f"http://{dashboard}" if dashboard else ""
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes, without a word. Raises UserError when nobody answers at "HOST:PORT"."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--address {address}: nobody answers there ({error}); is `ray start --head` running?") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 from pseudo_ris.engine.job import Died, Job, Report, Stopped, Task
-from pseudo_ris.engine.worker import EXIT_TERMINATED
+from pseudo_ris.errors import EXIT_TERMINATED
 from pseudo_ris.image_loop import Outcome
 
 ROOT = Path(__file__).parents[2]

@@ -10,12 +10,11 @@ from multiprocessing.connection import Connection
 from types import FrameType
 
 from pseudo_ris.engine.job import Job, Stopped, Task
-from pseudo_ris.errors import UserError
+from pseudo_ris.errors import EXIT_TERMINATED, UserError
 from pseudo_ris.image_loop import Failure, ImageLoop, Outcome
 from pseudo_ris.records import ImageRecord
 
 READY = "ready"
-EXIT_TERMINATED = 128 + signal.SIGTERM
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 

@@ -19,7 +19,7 @@ from pseudo_ris.files import prepare_folder, write_atomic, writing
 from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions
 from pseudo_ris.shards import Shard, working_in
 
-SUFFIX = ".json"
+FOLDER_SUFFIX, SUFFIX = ".parts", ".json"
 DECIMALS = 6
 ROUNDED = ("masked_score", "crop_score", "uniqueness", "correctness", "doc")
 
@@ -38,7 +38,7 @@ class PartStore:
 
     def __init__(self, output: Path, name: str) -> None:
         self.output = output
-        self.folder = output / f"{name}.parts"
+        self.folder = output / f"{name}{FOLDER_SUFFIX}"
         self.archive = Archive(self.folder / SHARDS)
 
     def prepare(self, clear: bool = True) -> None:

@@ -55,6 +55,12 @@ def cluster():
     cluster.shutdown()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "no.such.host.invalid:6379"])
+def test_an_address_where_nobody_answers_is_refused_at_once(tmp_path, address):
+    with pytest.raises(UserError, match=f"--address {address}: nobody answers there"):
+        ended(tiny, engine_settings(tmp_path, address=address), ["image"])
+
+
 @pytest.mark.slow
 def test_each_image_ends_once_and_only_the_guilty_fail(cluster, tmp_path):
     names = [*(f"image-{n}" for n in range(20)), "bad", "broken", "kill", "once-1", "once-2", "exit-1", "slow-1"]
