@@ -55,6 +55,8 @@ def compacting(
 class Compactor:
     """Writes a block's shard when all its images have ended, then removes their files; the Keeper of a Run.
 
+    Half a block of ended images does not wait for the others: the files of one and a half blocks and of the images that are
+    being worked on are all that there are beside the shards, unless images end in quite another order than they are listed.
     At any moment each result is whole in its files or in a shard, so that the next run goes on from wherever this one stopped.
 
     Args:
@@ -68,7 +70,7 @@ class Compactor:
         self._keys: dict[int, dict[str, str]] = defaultdict(dict)
         self._touched: set[int] = set()
         self._put_off: list[int] = []
-        self._known, self._now = Stamps(len(records)), Stamps(len(records))
+        self._known, self._seen, self._ended = (Stamps(len(records)) for _ in range(3))
         recover(self._folder)
         if not self._take_stock():
             relay(self._folder, self._layout, self._known)
@@ -79,25 +81,28 @@ class Compactor:
     def is_unchanged(self, record: ImageRecord) -> bool:
         """Whether a shard has the image's result and the image looks as it did then; notes how it looks."""
         place = self._layout.place(record.image_id)
-        stamp = self._now[place] = self._stamp_of(record)
+        stamp = self._seen[place] = self._stamp_of(record)
         unchanged = stamp != NO_STAMP and stamp == self._known[place] and record.image_id not in self._loose
         if not unchanged:
             self._touched.add(place // self._layout.size)
         return unchanged
 
     def settled(self, record: ImageRecord, outcome: Outcome) -> None:
-        """Notes that an image has ended, and compacts its block when it was the last. Raises UserError."""
-        block = self._layout.block_of(record.image_id)
+        """Notes that an image has ended, and compacts its block when it was the last or half of it waits. Raises UserError."""
+        block, place = self._layout.block_of(record.image_id), self._layout.place(record.image_id)
         if outcome.status not in ("made", "reused"):
-            self._now[self._layout.place(record.image_id)] = NO_STAMP
             self._touched.add(block)
-        elif outcome.key:  # it was looked at
-            self._keys[block][record.image_id] = outcome.key
+        else:
+            self._ended[place] = self._seen[place]
         if outcome.status == "made":
             self._loose.add(record.image_id)
         self._left[block] -= 1
-        if not self._left[block] and block in self._touched:
-            self._compact(block)
+        if outcome.key and outcome.status in ("made", "reused"):  # it was looked at
+            self._keys[block][record.image_id] = outcome.key
+            if self._left[block] and len(self._keys[block]) == (self._layout.size + 1) // 2:
+                self._compact(block, set(self._keys[block]))
+        if not self._left[block] and block in self._touched and not self._compact(block):
+            self._put_off.append(block)
 
     def close(self) -> None:
         """Ends the work after the last image. Raises UserError."""
@@ -116,20 +121,21 @@ class Compactor:
                     self._known[place] = stamp
         return fits
 
-    def _compact(self, block: int) -> None:
+    def _compact(self, block: int, ended: Collection[str] | None = None) -> bool:
+        """Brings a block's images, or the `ended` of them, into its shard; False when a result of theirs is not to be seen."""
         name, image_ids, keys = shard_name(block), self._layout.image_ids(block), self._keys[block]
         path = shard_path(self._folder, name)
         try:
             rows = read_ids_and_keys(path) if path.exists() else []
             stored = {image_id for image_id, _ in rows}
-            loose = {each for each in image_ids if each in self._loose or (each in keys and each not in stored)}
+            among = image_ids if ended is None else ended
+            loose = {each for each in among if each in self._loose or (each in keys and each not in stored)}
             if loose:
                 rows = write_shard(path, self._merged(image_ids, loose, keys, path))
         except DamagedShardError as error:
             raise UserError(str(error)) from error
         except _NotThereError:
-            self._put_off.append(block)
-            return
+            return False
         del self._keys[block]
         if rows:
             self._note(name, rows)
@@ -138,6 +144,7 @@ class Compactor:
             self._loose.discard(image_id)
         if loose:
             self._store.archive.forget()
+        return True
 
     def _merged(self, image_ids: list[str], loose: Collection[str], keys: Mapping[str, str], path: Path) -> Iterator[Row]:
         """The rows of a block: what its images' files hold, otherwise what is in its shard so far."""
@@ -155,7 +162,7 @@ class Compactor:
                 yield row
 
     def _note(self, name: str, rows: IdsAndKeys) -> None:
-        self._index.add(name, rows, [self._now[self._layout.place(image_id)] for image_id, _ in rows])
+        self._index.add(name, rows, [self._ended[self._layout.place(image_id)] for image_id, _ in rows])
 
 
 class _NotThereError(Exception):

@@ -64,11 +64,36 @@ def test_files_are_the_same_in_every_order(kind, images, tmp_path):
         assert contents(other.folder) == contents(first.folder)
 
 
-def test_a_block_is_compacted_as_soon_as_its_images_have_ended(images, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [(1, [0] * 7), (2, [0] * 7), (3, [0, 1, 0, 0, 1, 0, 0]), (6, [0, 1, 2, 0, 1, 2, 0]), (20, [0, 1, 2, 3, 4, 5, 6])],
+)
+def test_files_wait_for_half_a_block_or_its_end(images, tmp_path, size, counts):
     stage = Parts(tmp_path / "parts")
     loose = []
-    run_stage(stage, images, 3, each=lambda record: loose.append(stage.count_loose()))
-    assert loose == [0, 1, 2, 0, 1, 2, 0]
+    run_stage(stage, images, size, each=lambda record: loose.append(stage.count_loose()))
+    assert loose == counts
+    run_stage(whole := Parts(tmp_path / "whole"), images, size, seed=1)
+    assert contents(stage.folder) == contents(whole.folder)
+
+
+@STAGES
+def test_half_a_block_says_nothing_of_images_that_have_not_ended(kind, images, tmp_path):
+    """Stopped after half of a block was made with new settings: the old results beside them are not taken for new ones."""
+    stage = kind(tmp_path / "out")
+    run_stage(stage, images, 7, settings="old")
+
+    def stop(record):
+        if record.image_id == "f":
+            assert kind(stage.folder).store.loose_ids() == {"e"}
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage, images, 7, settings="new", each=stop)
+    seen, run = seen_by(stage, images, 7, settings="new")
+    assert seen == ["e", "f", "g"] and (run.counts["made"], run.counts["reused"]) == (2, 5)
+    run_stage(fresh := kind(tmp_path / "fresh"), images, 7, settings="new")
+    assert contents(stage.folder) == contents(fresh.folder)
 
 
 @STAGES
@@ -174,21 +199,27 @@ def test_damage_inside_a_shard_is_never_read_as_data(images, tmp_path):
     assert refused > 10
 
 
-def test_a_result_that_cannot_be_seen_yet_keeps_its_block_in_files(images, tmp_path):
-    """As on a network drive: the worker has said "made", its file is not there."""
+@pytest.mark.parametrize("seen_again", ["e", None])
+def test_a_result_that_cannot_be_seen_yet_keeps_its_block_in_files(images, tmp_path, seen_again):
+    """As on a network drive: the worker has said "made", its file is not there, until later in the run or after it."""
     stage = Parts(tmp_path / "out")
-    run_stage(stage, images, 3, settings="old")
+    run_stage(stage, images, 5, settings="old")
+    there, hidden = stage.store.folder / "b.json", tmp_path / "hidden.json"
 
     def hide(record):
         if record.image_id == "c":
-            (stage.store.folder / "b.json").rename(tmp_path / "hidden.json")
+            there.rename(hidden)
+        elif record.image_id == seen_again:
+            assert stage.count_loose() == 3, "a, c and d wait for b"
+            hidden.rename(there)
 
-    run_stage(stage, images, 3, each=hide)
-    assert stage.count_loose() == 2, "a and c wait for b"
-    (tmp_path / "hidden.json").rename(stage.store.folder / "b.json")
-    seen, run = seen_by(stage, images, 3)
-    assert seen == ["a", "b", "c"] and run.counts["reused"] == len(NAMES)
-    run_stage(fresh := Parts(tmp_path / "fresh"), images, 3)
+    run_stage(stage, images, 5, each=hide)
+    assert stage.count_loose() == (0 if seen_again else 4), "a, c, d and e wait for b"
+    if not seen_again:
+        hidden.rename(there)
+    seen, run = seen_by(stage, images, 5)
+    assert seen == ([] if seen_again else ["a", "b", "c", "d", "e"]) and run.counts["reused"] == len(NAMES)
+    run_stage(fresh := Parts(tmp_path / "fresh"), images, 5)
     assert contents(stage.folder) == contents(fresh.folder)
 
 
