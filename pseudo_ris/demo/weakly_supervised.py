@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pseudo_ris.cli import run_recipe
 from pseudo_ris.demo.refer_world import DATASET
@@ -82,6 +85,11 @@ class Machine:
 
     workers: int
 
+    @property
+    def threads(self) -> int:
+        """A worker's cores."""
+        return max(1, (os.cpu_count() or 1) // self.workers)
+
     def run(self, jobs: Sequence[Sequence[str]], log: Path) -> None:
         """Runs the commands (arguments of Python), `workers` at a time. Raises UserError with a failed one's last line."""
         with ThreadPoolExecutor(self.workers) as pool:
@@ -89,10 +97,9 @@ class Machine:
                 ended.result()
 
     def _run(self, job: Sequence[str], log: Path) -> None:
-        threads = str(max(1, (os.cpu_count() or 1) // self.workers))
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as file:
-            environment = os.environ | {"OMP_NUM_THREADS": threads}
+            environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
             code = subprocess.run(
                 [sys.executable, *job], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
             ).returncode
@@ -150,10 +157,16 @@ def _folder(out: Path, row: Row, seed: int) -> Path:
     return out / "models" / f"{name}_{seed}"
 
 
+def measure_all(out: Path, rows: Sequence[Row], seeds: Sequence[int], machine: Machine) -> dict[str, list[Results]]:
+    """Each row's models on the test scenes, one of each seed. Raises UserError."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(machine.workers, context, torch.set_num_threads, (machine.threads,)) as pool:
+        waiting = {row.name: [pool.submit(measure, out, row, seed) for seed in seeds] for row in rows}
+        return {name: [each.result() for each in results] for name, results in waiting.items()}
+
+
 def measure(out: Path, row: Row, seed: int) -> Results:
     """The trained model on the test scenes."""
-    import torch
-
     device = torch.device("cpu")
     world = out / "world"
     data = DataConfig(dataset=DATASET, refer_root=str(world), images=str(world / "images"))
@@ -214,7 +227,7 @@ def main(argv: Sequence[str]) -> int:
     say(f"training {len(ROWS) * len(options.seeds)} models")
     train_all(out, ROWS, options, machine)
     say(f"evaluating them on {options.test} test scenes")
-    rows = summary({row.name: [measure(out, row, seed) for seed in options.seeds] for row in ROWS})
+    rows = summary(measure_all(out, ROWS, options.seeds, machine))
     say("done; at the images' size:\n")
     print_table(rows)
     pseudo, truth = rows[BOTH]["oiou"], rows[GROUND_TRUTH]["oiou"]
