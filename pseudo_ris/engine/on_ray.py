@@ -63,7 +63,7 @@ REPORTS_A_SECOND = 100
 STARTS_OF_A_WORKER = 3
 LOCAL_OBJECT_STORE = 256 << 20
 LONGEST_REASON = 300
-TASK, REPORT = "task", "report"
+TASK, REPORTS = "task", "reports"
 
 
 class WorkersLostError(Exception):
@@ -246,15 +246,15 @@ class _Worker:
         self._thread = ThreadPoolExecutor(1, "supervisor")
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Reports that come within `report_seconds` go back together."""
+        """Reports that come within `report_seconds` go back together, in one row: Ray Data hands on rows one by one."""
         reports, begun = [], time.monotonic()
         for data in batch[TASK].to_pylist():
-            reports.append(pickle.dumps(self._thread.submit(self._work_on, pickle.loads(data)).result()))
+            reports.append(self._thread.submit(self._work_on, pickle.loads(data)).result())
             if time.monotonic() - begun > self._report_seconds:
-                yield _table(REPORT, reports)
+                yield _table(REPORTS, [pickle.dumps(reports)])
                 reports, begun = [], time.monotonic()
         if reports:
-            yield _table(REPORT, reports)
+            yield _table(REPORTS, [pickle.dumps(reports)])
 
     def _work_on(self, task: Task) -> Report:
         if self._missing is None:
@@ -321,9 +321,10 @@ def _table(name: str, rows: list[bytes]) -> pa.Table:
 def _read(block: ray.ObjectRef) -> list[Report]:
     """The reports in a block; none when it was lost with its machine."""
     try:
-        return [pickle.loads(data) for data in ray.get(block, timeout=START_SECONDS)[REPORT].to_pylist()]
+        rows = ray.get(block, timeout=START_SECONDS)[REPORTS].to_pylist()
     except ray.exceptions.RayError:
         return []
+    return [report for data in rows for report in pickle.loads(data)]
 
 
 def _connect(address: str) -> str:
