@@ -90,17 +90,17 @@ class Compactor:
     def settled(self, record: ImageRecord, outcome: Outcome) -> None:
         """Notes that an image has ended, and compacts its block when it was the last or half of it waits. Raises UserError."""
         block, place = self._layout.block_of(record.image_id), self._layout.place(record.image_id)
+        self._left[block] -= 1
+        if outcome.status == "made":
+            self._loose.add(record.image_id)
         if outcome.status not in ("made", "reused"):
             self._touched.add(block)
         else:
             self._ended[place] = self._seen[place]
-        if outcome.status == "made":
-            self._loose.add(record.image_id)
-        self._left[block] -= 1
-        if outcome.key and outcome.status in ("made", "reused"):  # it was looked at
-            self._keys[block][record.image_id] = outcome.key
-            if self._left[block] and len(self._keys[block]) == (self._layout.size + 1) // 2:
-                self._compact(block, set(self._keys[block]))
+            if outcome.key:  # it was looked at
+                self._keys[block][record.image_id] = outcome.key
+                if self._left[block] and len(self._keys[block]) == (self._layout.size + 1) // 2:
+                    self._compact(block, set(self._keys[block]))
         if not self._left[block] and block in self._touched and not self._compact(block):
             self._put_off.append(block)
 
