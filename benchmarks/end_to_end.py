@@ -1,11 +1,14 @@
 """Both stages on the 24 demo scenes: images a second, where the time goes, and the ratio to an earlier revision.
 
     python benchmarks/end_to_end.py --reference af55615          a revision of this repository (default: before faster decoding)
+    python benchmarks/end_to_end.py --reference f854983 --rounds 6    small differences: by turns, the median
 
-Each stage is run by its script in a fresh process, once with this checkout and once with the files of the reference revision,
-in the same environment. Seconds are those of the stages' own closing lines: without start and imports, with loading the models.
-The last line is one JSON object; `ratio` is of images a second through both stages. How many masks are equal, how many of them
-have equal expressions, and by how much DoC then differs stands beside it.
+Each stage is run by its script in a fresh process, with this checkout and with the files of the reference revision by turns, in
+the same environment; which is first changes from round to round. Seconds are the median over the rounds: those of the stages'
+own closing lines (without imports, with loading the models), and those of the whole processes.
+
+The last line is one JSON object; `ratio` is of images a second through both stages by the closing lines, `process_ratio` by the
+processes. How many masks are equal, how many of them have equal expressions, and by how much DoC then differs stands beside it.
 """
 
 from __future__ import annotations
@@ -14,14 +17,15 @@ import argparse
 import io
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -40,10 +44,15 @@ PAIRS = "distinctive_captions_cc3m.csv"
 
 @dataclass(frozen=True)
 class Figures:
-    """One revision: images made, seconds and peak GiB by stage; the files of masks it wrote; rows of its pairs by mask."""
+    """One revision.
+
+    images: made. seconds, process_seconds: of the closing lines and of the processes, by stage as `peak_gib`. masks: the files.
+    rows: of its pairs, by mask.
+    """
 
     images: int
     seconds: dict[str, float]
+    process_seconds: dict[str, float]
     peak_gib: dict[str, float | None] = field(default_factory=dict)
     masks: dict[str, bytes] = field(default_factory=dict)
     rows: dict[tuple[str, int], Row] = field(default_factory=dict)
@@ -65,19 +74,46 @@ def run_stages(tree: Path, output: Path, threads: int) -> Figures:
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
     common = ["--images", str(ROOT / "datasets" / "demo" / "images"), "--masks", str(masks)]
     seconds: dict[str, float] = {}
+    process_seconds: dict[str, float] = {}
     peaks: dict[str, float | None] = {}
     images = 0
     for stage, command in {"masks": [STAGE1, *common], "expressions": [STAGE2, *common, "--output", str(pairs)]}.items():
+        started = time.perf_counter()
         shown = subprocess.run(
             [sys.executable, *map(str, command)], cwd=tree, env=environment, check=True, capture_output=True, text=True
         ).stdout
+        process_seconds[stage] = time.perf_counter() - started
         images, each = re.search(r"(\d+) made, ([\d.]+) s each", shown).groups()
         images, seconds[stage] = int(images), int(images) * float(each)
         peak = re.search(r"peak memory ([\d.]+) GiB", shown)
         peaks[stage] = float(peak[1]) if peak else None
     written = {path.relative_to(masks).as_posix(): path.read_bytes() for path in sorted(masks.glob("*/*.png"))}
     rows = {(row["img_id"], row["seg_id"]): row for row in read_pairs(pairs / PAIRS)}
-    return Figures(images, seconds, peaks, written, rows)
+    return Figures(images, seconds, process_seconds, peaks, written, rows)
+
+
+def by_turns(trees: Mapping[str, Path], output: Path, threads: int, rounds: int) -> dict[str, Figures]:
+    """Runs both stages of every tree `rounds` times; its figures with the median seconds of each stage."""
+    runs: dict[str, list[Figures]] = {name: [] for name in trees}
+    for number in range(rounds):
+        for name in list(trees)[:: -1 if number % 2 else 1]:
+            run = run_stages(trees[name], output / f"{name}_{number}", threads)
+            took = (f"{stage} {run.seconds[stage]:.1f} ({run.process_seconds[stage]:.1f}) s" for stage in run.seconds)
+            print(f"round {number + 1}, {name}: {', '.join(took)}")
+            runs[name].append(run)
+    return {
+        name: replace(
+            of[0],
+            seconds=medians([run.seconds for run in of]),
+            process_seconds=medians([run.process_seconds for run in of]),
+        )
+        for name, of in runs.items()
+    }
+
+
+def medians(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median by stage."""
+    return {stage: statistics.median(each[stage] for each in seconds) for stage in seconds[0]}
 
 
 def timed(owner: Any, name: str, step: str, spent: dict[str, float], inner: list[float]) -> None:
@@ -148,17 +184,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", default=BEFORE, metavar="REVISION")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often both are run, by turns (default: 1)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        reference = run_stages(checkout(options.reference, Path(folder, "tree")), Path(folder, "before"), options.threads)
-        ours = run_stages(ROOT, Path(folder, "now"), options.threads)
+        trees = {"reference": checkout(options.reference, Path(folder, "tree")), "this checkout": ROOT}
+        reference, ours = by_turns(trees, Path(folder), options.threads, options.rounds).values()
     steps = in_fresh_process(profile, options.threads, threads=options.threads)
     total = sum(steps.values())
     print_table(["step", "seconds", "share"], [[step, steps[step], steps[step] / total] for step in sorted(steps)])
     print_table(
-        ["revision", "images/s", "stage 1, s", "stage 2, s"],
+        ["revision", "images/s", "stage 1, s", "stage 2, s", "process 1, s", "process 2, s"],
         [
-            [name, rate(figures), figures.seconds["masks"], figures.seconds["expressions"]]
+            [name, rate(figures), *figures.seconds.values(), *figures.process_seconds.values()]
             for name, figures in ((options.reference, reference), ("this checkout", ours))
         ],
     )
@@ -168,10 +205,13 @@ def main() -> None:
         {
             "benchmark": "end_to_end",
             "ratio": rate(ours) / rate(reference),
+            "process_ratio": sum(reference.process_seconds.values()) / sum(ours.process_seconds.values()),
             "images_per_second": rate(ours),
             "images_per_second_reference": rate(reference),
             "seconds": ours.seconds,
             "seconds_reference": reference.seconds,
+            "process_seconds": ours.process_seconds,
+            "process_seconds_reference": reference.process_seconds,
             "peak_gib": ours.peak_gib,
             "masks": len(ours.masks),
             "equal_masks": sum(reference.masks.get(name) == data for name, data in ours.masks.items()),
@@ -179,6 +219,7 @@ def main() -> None:
             "rows_of_equal_expressions": len(same),
             "doc_difference": max((max(abs(a - b) for a, b in zip(*each, strict=True)) for each in same), default=None),
             "threads": options.threads,
+            "rounds": options.rounds,
             "reference": options.reference,
         }
     )

@@ -84,6 +84,7 @@ class Run(ImageLoop):
         self._by_worker: dict[str, _Share] = {}
         self._line: ProgressLine | None = None
         self._began, self._started = time.time(), time.monotonic()
+        self._first_image = self._started
         self._is_written = False
         self._take_in_failures()
         self._next_writing = 0.0
@@ -153,7 +154,7 @@ class Run(ImageLoop):
     @contextmanager
     def progress(self, workers: Workers | None = None) -> Iterator[None]:
         """Shows how far the run is while images are worked on. workers: who does that, where it is not this process."""
-        self._workers = workers
+        self._workers, self._first_image = workers, time.monotonic()
         try:
             with ProgressLine(self.status) as self._line:
                 yield
@@ -195,11 +196,11 @@ class Run(ImageLoop):
         return EXIT_FAILURES
 
     def _print_counts(self) -> None:
-        seconds, made = time.monotonic() - self._started, self.counts["made"]
-        rate = f", {seconds / made:.2f} s each" if made else ""
+        now, made = time.monotonic(), self.counts["made"]
+        rate = f", {(now - self._first_image) / made:.2f} s each" if made else ""
         print(
             f"{self.stage}: {len(self.records)} images: {made} made{rate}, {self.counts['reused']} reused, "
-            f"{len(self.failures)} failed ({seconds:.0f} s)"
+            f"{len(self.failures)} failed ({now - self._started:.0f} s)"
         )
         if left_out := self.counts["left_out"]:
             print(f"  {left_out} images are not made with these settings; run without --retry-failed to make them")

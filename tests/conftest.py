@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+
+gc.disable()  # while the tests and all that they test are imported, which makes nothing but what stays
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +33,9 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_collection_finish():
+    """From here on garbage is collected, but what was imported is not looked through each time."""
+    gc.freeze()
+    gc.enable()

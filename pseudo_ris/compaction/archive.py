@@ -111,7 +111,8 @@ class _Table:
     def of(cls, paths: list[Path]) -> _Table:
         whole: list[Path] = []
         counts: list[int] = []
-        ids, keys, hashes = [pa.array([], pa.string())], [pa.array([], pa.string())], [np.zeros(0, np.int64)]
+        # Not pa.array([]): it imports pandas, .4 s of each run that has no shards.
+        ids, keys, hashes = [pa.nulls(0, pa.string())], [pa.nulls(0, pa.string())], [np.zeros(0, np.int64)]
         for path in paths:
             with suppress(DamagedShardError):
                 listed = read_ids_and_keys(path)

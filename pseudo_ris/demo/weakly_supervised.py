@@ -124,19 +124,12 @@ def draw_world(out: Path, options: argparse.Namespace, machine: Machine) -> None
 
 def make_pairs(out: Path, machine: Machine) -> None:
     """Stages 1 and 2 on the training images: masks, and pairs with and without calibrated sampling. Raises UserError."""
-    common = [f"--images={out / 'world' / 'images' / 'train'}", f"--masks={out / 'masks'}"]
-    _run_stage(STAGES[0], common, out / "logs" / "masks", machine)
+    common = ["--config=configs/demo.yaml", f"--images={out / 'world' / 'images' / 'train'}", f"--masks={out / 'masks'}"]
+    common += ["--engine=local", f"--workers={machine.workers}"]
+    machine.run([[str(STAGES[0]), *common]], out / "logs" / "masks")
     for name, calibration in (("calibrated", "mean"), ("plain", "none")):
         own = [f"--output={out / name}", f"--decoding.calibration={calibration}"]
-        _run_stage(STAGES[1], common + own, out / "logs" / name, machine)
-
-
-def _run_stage(recipe: Path, options: Sequence[str], log: Path, machine: Machine) -> None:
-    """All shards of a stage side by side, then the run that ends it."""
-    command = [str(recipe), "--config", "configs/demo.yaml", *options]
-    shards = [[*command, "--shard", f"{number}/{machine.workers}"] for number in range(machine.workers)]
-    machine.run(shards, log / "shards")
-    machine.run([command], log)
+        machine.run([[str(STAGES[1]), *common, *own]], out / "logs" / name)
 
 
 def train_all(out: Path, rows: Sequence[Row], options: argparse.Namespace, machine: Machine) -> None:

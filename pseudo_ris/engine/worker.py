@@ -12,6 +12,7 @@ from types import FrameType
 from pseudo_ris.engine.job import Job, Stopped, Task
 from pseudo_ris.errors import EXIT_TERMINATED, UserError
 from pseudo_ris.image_loop import Failure, ImageLoop, Outcome
+from pseudo_ris.imports import importing
 from pseudo_ris.records import ImageRecord
 
 READY = "ready"
@@ -52,7 +53,9 @@ def work(connection: Connection) -> None:
     job: Job = connection.recv()
     images = HandedImages(connection, job.config.retry_failed)
     try:
-        job.load_loop()(job.config, images)
+        with importing():
+            loop = job.load_loop()
+        loop(job.config, images)
     except UserError as error:
         connection.send(Stopped(images.image, str(error)))
 
