@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pseudo_ris.imports import set_imports_aside
+
 ROOT = Path(__file__).parents[1]
 
 gc.disable()  # while the tests and all that they test are imported, which makes nothing but what stays
@@ -37,5 +39,5 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     """From here on garbage is collected, but what was imported is not looked through each time."""
-    gc.freeze()
     gc.enable()
+    set_imports_aside()
