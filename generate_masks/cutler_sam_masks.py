@@ -19,25 +19,28 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pseudo_ris.cli import announce_models, parse_config, run_recipe
-from pseudo_ris.compaction.compactor import compacting
-from pseudo_ris.compaction.inputs import image_stamps
-from pseudo_ris.config import MaskGenerationConfig
-from pseudo_ris.device import peak_memory, pick_device
-from pseudo_ris.engine.run import run_loop
-from pseudo_ris.files import digest
-from pseudo_ris.image_loop import ImageLoop
-from pseudo_ris.images import decode_image
-from pseudo_ris.masks.cutler import Cutler, build_cutler
-from pseudo_ris.masks.pipeline import draw_masks
-from pseudo_ris.masks.sam import AutomaticSam, build_sam
-from pseudo_ris.masks.store import MaskStore
-from pseudo_ris.records import ImageRecord
-from pseudo_ris.residency import ModelRoom, takes_turns
-from pseudo_ris.runs import Run
-from pseudo_ris.shards import Shard
-from pseudo_ris.sources import list_records
-from pseudo_ris.weights import result_basis
+from pseudo_ris.imports import importing
+
+with importing():
+    from pseudo_ris.cli import announce_models, parse_config, run_recipe
+    from pseudo_ris.compaction.compactor import compacting
+    from pseudo_ris.compaction.inputs import image_stamps
+    from pseudo_ris.config import MaskGenerationConfig
+    from pseudo_ris.device import peak_memory, pick_device
+    from pseudo_ris.engine.run import run_loop
+    from pseudo_ris.files import digest
+    from pseudo_ris.image_loop import ImageLoop
+    from pseudo_ris.images import decode_image
+    from pseudo_ris.masks.cutler import Cutler, build_cutler
+    from pseudo_ris.masks.pipeline import draw_masks
+    from pseudo_ris.masks.sam import AutomaticSam, build_sam
+    from pseudo_ris.masks.store import MaskStore
+    from pseudo_ris.records import ImageRecord
+    from pseudo_ris.residency import ModelRoom, takes_turns
+    from pseudo_ris.runs import Run
+    from pseudo_ris.shards import Shard
+    from pseudo_ris.sources import list_records
+    from pseudo_ris.weights import result_basis
 
 
 def main(argv: Sequence[str]) -> int:

@@ -18,29 +18,32 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pseudo_ris.captions.coca import CocaCaptioner, build_coca
-from pseudo_ris.captions.distinctive import write_candidates
-from pseudo_ris.cli import announce_models, parse_config, run_recipe
-from pseudo_ris.compaction.compactor import compacting
-from pseudo_ris.compaction.inputs import image_and_mask_stamps
-from pseudo_ris.config import CaptionGenerationConfig
-from pseudo_ris.device import peak_memory, pick_device
-from pseudo_ris.distinctiveness.clip import ClipScorer, build_clip
-from pseudo_ris.distinctiveness.nouns import make_noun_finder
-from pseudo_ris.distinctiveness.score import score_candidates
-from pseudo_ris.engine.run import run_loop
-from pseudo_ris.errors import UserError
-from pseudo_ris.files import digest
-from pseudo_ris.image_loop import ImageLoop
-from pseudo_ris.images import decode_image
-from pseudo_ris.interchange.pairs import write_pairs
-from pseudo_ris.interchange.parts import PartStore
-from pseudo_ris.records import ImageRecord
-from pseudo_ris.residency import ModelRoom, takes_turns
-from pseudo_ris.runs import Run
-from pseudo_ris.shards import Shard
-from pseudo_ris.sources import list_records, open_masks, reading_masks
-from pseudo_ris.weights import result_basis
+from pseudo_ris.imports import importing
+
+with importing():
+    from pseudo_ris.captions.coca import CocaCaptioner, build_coca
+    from pseudo_ris.captions.distinctive import write_candidates
+    from pseudo_ris.cli import announce_models, parse_config, run_recipe
+    from pseudo_ris.compaction.compactor import compacting
+    from pseudo_ris.compaction.inputs import image_and_mask_stamps
+    from pseudo_ris.config import CaptionGenerationConfig
+    from pseudo_ris.device import peak_memory, pick_device
+    from pseudo_ris.distinctiveness.clip import ClipScorer, build_clip
+    from pseudo_ris.distinctiveness.nouns import make_noun_finder
+    from pseudo_ris.distinctiveness.score import score_candidates
+    from pseudo_ris.engine.run import run_loop
+    from pseudo_ris.errors import UserError
+    from pseudo_ris.files import digest
+    from pseudo_ris.image_loop import ImageLoop
+    from pseudo_ris.images import decode_image
+    from pseudo_ris.interchange.pairs import write_pairs
+    from pseudo_ris.interchange.parts import PartStore
+    from pseudo_ris.records import ImageRecord
+    from pseudo_ris.residency import ModelRoom, takes_turns
+    from pseudo_ris.runs import Run
+    from pseudo_ris.shards import Shard
+    from pseudo_ris.sources import list_records, open_masks, reading_masks
+    from pseudo_ris.weights import result_basis
 
 
 def main(argv: Sequence[str]) -> int:

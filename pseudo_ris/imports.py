@@ -15,12 +15,14 @@ def importing() -> Iterator[None]:
     An import makes next to no garbage, but half a million objects: looking through them is a sixth of the time it takes to
     import all that a stage needs.
     """
+    was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
-        set_imports_aside()
+        if was_on:
+            gc.enable()
+            set_imports_aside()
 
 
 def set_imports_aside() -> None:
