@@ -23,7 +23,7 @@ from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, DefaultHelpFor
 
 from pseudo_ris.config import EMBEDDED_NAME, RANDOM, CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import EXIT_TERMINATED, UserError
-from pseudo_ris.imports import set_imports_aside
+from pseudo_ris.garbage import set_aside
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
 
 EXIT_USER_ERROR = 2
@@ -80,7 +80,7 @@ def run_recipe(main: Callable[[Sequence[str]], int]) -> None:
     SIGTERM ends it like Ctrl-C, and after 8 s also where something does not let go, which no result on disk minds.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    set_imports_aside()
+    set_aside()
     try:
         code = main(sys.argv[1:])
     except UserError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.garbage import no_collection
 from pseudo_ris.records import ImageRecord
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -31,6 +32,7 @@ COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
 Image.MAX_IMAGE_PIXELS = None
 
 
+@no_collection()
 def list_images(folder: Path) -> list[ImageRecord]:
     """All images below `folder`, ordered by relative path; hidden files and folders are left out.
 

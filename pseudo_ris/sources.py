@@ -13,6 +13,7 @@ from pseudo_ris.annotation_files import coco_images, entries_of, field, read_jso
 from pseudo_ris.config import CaptionGenerationConfig, SourceConfig
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.files import digest
+from pseudo_ris.garbage import no_collection
 from pseudo_ris.images import image_id_of, list_images
 from pseudo_ris.interchange.record_lmdb import RecordLmdb
 from pseudo_ris.interchange.refer import INSTANCES, plain_name
@@ -24,6 +25,7 @@ from pseudo_ris.records import ImageRecord
 LISTS = ("coco", "refer", "anns", "lmdb")
 
 
+@no_collection()
 def list_records(source: SourceConfig) -> list[ImageRecord]:
     """The images of a stage, ordered by name; an image has the same id and bytes whichever source lists it.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pseudo_ris.imports import set_imports_aside
+from pseudo_ris.garbage import set_aside
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,4 +40,4 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """From here on garbage is collected, but what was imported is not looked through each time."""
     gc.enable()
-    set_imports_aside()
+    set_aside()

@@ -15,14 +15,14 @@ import json
 from collections.abc import Sequence
 
 from pseudo_ris.cli import parse_config, run_recipe
-from pseudo_ris.imports import importing
+from pseudo_ris.garbage import no_collection
 from pseudo_ris.ris.config import EvaluateConfig
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluates with command-line options `argv`; returns the exit code."""
     config = parse_config(EvaluateConfig, argv, __doc__)
-    with importing():  # here, so that --help and wrong options need no model
+    with no_collection():  # here, so that --help and wrong options need no model
         from pseudo_ris.ris.split_results import evaluate_checkpoint
 
     print(json.dumps(evaluate_checkpoint(config)))

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pseudo_ris.cli import parse_config, run_recipe
-from pseudo_ris.imports import importing
+from pseudo_ris.garbage import no_collection
 from pseudo_ris.ris.config import TrainConfig
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs a training with command-line options `argv`; returns the exit code (0, 130 or 143 when it was stopped)."""
     config = parse_config(TrainConfig, argv, __doc__)
-    with importing():  # here, so that --help and wrong options need no model
+    with no_collection():  # here, so that --help and wrong options need no model
         from pseudo_ris.ris.training import train
 
     return train(config)

@@ -11,8 +11,8 @@ from types import FrameType
 
 from pseudo_ris.engine.job import Job, Stopped, Task
 from pseudo_ris.errors import EXIT_TERMINATED, UserError
+from pseudo_ris.garbage import no_collection, set_aside
 from pseudo_ris.image_loop import Failure, ImageLoop, Outcome
-from pseudo_ris.imports import importing
 from pseudo_ris.records import ImageRecord
 
 READY = "ready"
@@ -53,8 +53,9 @@ def work(connection: Connection) -> None:
     job: Job = connection.recv()
     images = HandedImages(connection, job.config.retry_failed)
     try:
-        with importing():
+        with no_collection():
             loop = job.load_loop()
+        set_aside()
         loop(job.config, images)
     except UserError as error:
         connection.send(Stopped(images.image, str(error)))
