@@ -30,6 +30,7 @@ def token_count(text: str) -> int:
     return 2 + len(TOKENIZER.encode(text))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.lists(st.sampled_from(ODD_PIECES)).map("".join), max_size=9)
 )

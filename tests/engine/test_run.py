@@ -128,6 +128,7 @@ def test_machines_that_are_all_lost_end_the_run():
         list(outcomes_of(ScriptedEngine(*[{"a": None}] * 3), tasks("a")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["none", "local"])
 def test_a_run_is_the_same_with_workers(tmp_path, engine, monkeypatch):
     names = ["image-1", "bad", "broken", "image-2"]

@@ -119,6 +119,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_forked_processes_read_one_lmdb_at_once(tmp_path):
     """As the workers of a data loader do; from a process that has no threads, with which forking is not safe."""
     with writing_records(tmp_path / "x.lmdb") as writer:

@@ -87,6 +87,7 @@ def test_from_config_reads_the_weights(weights):
     np.testing.assert_array_equal(found.boxes, again.boxes)
 
 
+@pytest.mark.slow
 def test_weights_of_another_size_are_refused(weights):
     config = dataclasses.replace(CONFIG, architecture="resnet50_fpn", weights=str(weights))
     with pytest.raises(UserError, match="resnet50_fpn"):

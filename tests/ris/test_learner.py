@@ -50,6 +50,7 @@ def test_the_average_is_what_a_hand_computes():
     assert model.pixels.bias.requires_grad and not average.model.pixels.bias.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_losses_fall_in_each_precision(precision):
     config = settings(precision=precision)

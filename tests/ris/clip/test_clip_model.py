@@ -215,6 +215,7 @@ def test_without_weights_the_towers_are_drawn():
     assert not torch.equal(drawn.towers.token_embedding.weight, shipped.towers.token_embedding.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "word"), [("ViT-B-16", "ResNet"), ("RN5", "did you mean")])
 def test_other_clips_are_refused(size, word):
     with pytest.raises(UserError, match=word):

@@ -132,6 +132,7 @@ def test_groups_tell_towers_and_what_decays():
     assert groups["decoder.layers.0.word_gamma"] == groups["decoder.levels.weight"] == (False, False)
 
 
+@pytest.mark.slow
 def test_it_can_learn_to_tell_two_sentences_apart():
     model = micro_model()
     images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2)).expand(2, -1, -1, -1)
