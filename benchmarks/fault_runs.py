@@ -49,7 +49,7 @@ class Place:
 
     folder: receives masks/ and pairs/. images: the scenes. paces: of the stages here. options: further ones of both stages.
     address: of the Ray cluster for `--engine ray`. sessions: of the runs that were started, each has one of its own.
-    made: names of the results that are there, by stage.
+    made: names of the results that are there, by stage. is_cut: files of the output were; stage 2 may find damaged masks.
     """
 
     folder: Path
@@ -59,6 +59,7 @@ class Place:
     address: str = ""
     sessions: list[int] = field(default_factory=list)
     made: dict[int, set[str]] = field(default_factory=lambda: {1: set(), 2: set()})
+    is_cut: bool = False
 
     def output(self, stage: int) -> Path:
         """The folder that a stage writes to."""
