@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pseudo_ris.garbage import no_collection
+from pseudo_ris.entry import importing
 
-with no_collection():
+with importing():
     from pseudo_ris.cli import announce_models, parse_config, run_recipe
     from pseudo_ris.compaction.compactor import compacting
     from pseudo_ris.compaction.inputs import image_stamps

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -22,13 +23,15 @@ import yaml
 from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from pseudo_ris.config import EMBEDDED_NAME, RANDOM, CaptionGenerationConfig, MaskGenerationConfig
-from pseudo_ris.errors import EXIT_TERMINATED, UserError
+from pseudo_ris.entry import INTERRUPTED, end_of_imports
+from pseudo_ris.errors import EXIT_INTERRUPTED, EXIT_NO_READER, EXIT_TERMINATED, UserError
 from pseudo_ris.garbage import set_aside
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 128 + signal.SIGINT
 TERMINATION_SECONDS = 8.0
+STANDARD_STREAMS = (1, 2)
+"""File descriptors of standard output and standard error."""
 STAGES = (MaskGenerationConfig, CaptionGenerationConfig, TrainConfig, EvaluateConfig)
 FULL_SIZE = Path(__file__).parents[1] / "configs" / "default.yaml"
 
@@ -77,24 +80,53 @@ class TerminatedError(BaseException):
 def run_recipe(main: Callable[[Sequence[str]], int]) -> None:
     """Runs a recipe's `main(argv)` as a command: user errors become one line and exit code 2.
 
-    SIGTERM ends it like Ctrl-C, and after 8 s also where something does not let go, which no result on disk minds.
+    SIGTERM ends it like Ctrl-C, and after 8 s also where something does not let go, which no result on disk minds. When
+    nobody reads what it prints any more (`| head`), it ends without a word and with exit code 141.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    end_of_imports()
     set_aside()
     try:
-        code = main(sys.argv[1:])
+        code = _exit_code(main)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not any(map(_has_lost_its_reader, STANDARD_STREAMS)):
+            raise
+        code = EXIT_NO_READER
+        _discard_output()
+    sys.exit(code)
+
+
+def _exit_code(main: Callable[[Sequence[str]], int]) -> int | str | None:
+    """What `main` returns, or what stands for the exception that ended it, of which the user has been told."""
+    try:
+        return main(sys.argv[1:])
+    except SystemExit as ending:  # argparse's, after --help or a wrong option
+        return ending.code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = EXIT_USER_ERROR
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        print(INTERRUPTED, file=sys.stderr)
+        return EXIT_INTERRUPTED
     except TerminatedError:
         print("terminated; the same command goes on where this one stopped", file=sys.stderr)
         sys.stdout.flush()
         os._exit(EXIT_TERMINATED)  # all is left as it should be; unloading the libraries would take its time
-    sys.stdout.flush()
-    sys.exit(code)
+
+
+def _has_lost_its_reader(descriptor: int) -> bool:
+    """Whether a standard stream is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _discard_output() -> None:
+    """Lets Python's own flush at the end go nowhere instead of failing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in STANDARD_STREAMS:
+        os.dup2(nowhere, descriptor)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -1,10 +1,12 @@
-"""The two kinds of error a user can cause, and the exit code of a process that was told to end."""
+"""The two kinds of error a user can cause, and the exit codes of a process that was told to end."""
 
 from __future__ import annotations
 
 import signal
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_NO_READER = 128 + signal.SIGPIPE
 
 
 class UserError(Exception):

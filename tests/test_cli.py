@@ -1,5 +1,6 @@
 """Command-line settings: presets, precedence, one-line errors."""
 
+import os
 import re
 import shutil
 import signal
@@ -13,6 +14,7 @@ import yaml
 
 from pseudo_ris.cli import parse_config, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
+from pseudo_ris.entry import importing
 from pseudo_ris.errors import UserError
 from pseudo_ris.manifest import read_manifest
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
@@ -149,6 +151,89 @@ def test_a_signal_ends_a_recipe_cleanly_with_one_line(number, code, word):
     said, error = process.communicate()
     assert (process.returncode, said) == (code, "tidied up\n")
     assert error == f"{word}; the same command goes on where this one stopped\n"
+
+
+IMPORTING = """
+import signal
+import sys
+import time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pseudo_ris.entry import importing
+
+with importing():
+    try:
+        print("importing", flush=True)
+        time.sleep(60)
+    except BaseException:
+        pass  # a library that looks for an optional module
+    print("imported after all", flush=True)
+"""
+
+
+def ended_by_ctrl_c(process: subprocess.Popen[str], line: str) -> tuple[int, str, str]:
+    assert process.stdout.readline() == line
+    process.send_signal(signal.SIGINT)
+    said, error = process.communicate()
+    return process.returncode, said, error
+
+
+def test_ctrl_c_while_a_script_imports_is_one_line():
+    command = [sys.executable, "-c", IMPORTING]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = "interrupted; the same command goes on where this one stopped\n"
+    assert ended_by_ctrl_c(process, "importing\n") == (130, "", said)
+
+
+def test_ctrl_c_while_a_module_is_imported_as_a_command_is_one_line(tmp_path):
+    """`python -m pseudo_ris.contact_sheet` where numpy hangs while it is imported."""
+    (tmp_path / "numpy.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "pseudo_ris.contact_sheet"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    said = "interrupted; the same command goes on where this one stopped\n"
+    assert ended_by_ctrl_c(process, "importing\n") == (130, "", said)
+
+
+def test_importing_leaves_ctrl_c_as_it_was():
+    before = signal.getsignal(signal.SIGINT)
+    with importing():
+        assert before is not signal.default_int_handler or signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+WITHOUT_READER = """
+import os
+import sys
+from pseudo_ris.cli import run_recipe
+
+def main(argv):
+    print("x" * 100, flush=argv == ["at once"])
+    if argv == ["help"]:
+        sys.exit(0)
+    if argv == ["else"]:
+        raise BrokenPipeError("of a worker")
+    return 0
+
+run_recipe(main)
+"""
+
+
+@pytest.mark.parametrize("when", ["at once", "at the end", "help"])
+def test_a_pipe_that_nobody_reads_ends_a_command_without_a_word(when):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", WITHOUT_READER, when]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_broken_pipe_elsewhere_is_not_hidden():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_READER, "else"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "of a worker" in done.stderr
 
 
 @pytest.mark.slow

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pseudo_ris.cli import parse_config, run_recipe
-from pseudo_ris.garbage import no_collection
-from pseudo_ris.ris.config import TrainConfig
+from pseudo_ris.entry import importing
+
+with importing():
+    from pseudo_ris.cli import parse_config, run_recipe
+    from pseudo_ris.garbage import no_collection
+    from pseudo_ris.ris.config import TrainConfig
 
 
 def main(argv: Sequence[str]) -> int:
