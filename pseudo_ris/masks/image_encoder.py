@@ -1,7 +1,7 @@
 """SAM's image encoder, arranged so that attention never holds all pairs of positions at once.
 
-It computes what segment_anything's ImageEncoderViT does, from the same weights, up to rounding. There, a global layer of ViT-H
-writes and reads 4,096 x 4,096 logits for each of 16 heads several times over, a gigabyte each time. With sam.py,
+It computes what segment_anything's ImageEncoderViT computes, from the same weights, up to rounding. There, a global layer of
+ViT-H writes and reads 4,096 x 4,096 logits for each of 16 heads several times, a gigabyte each time. With sam.py,
 automatic_masks.py and prompt_decoder.py, the modules that import segment_anything.
 """
 
@@ -10,12 +10,16 @@ from __future__ import annotations
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos, window_partition, window_unpartition
+from torch.nn.functional import pad, scaled_dot_product_attention
 
-LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**28}
-"""Attention logits held at once, if not those of a single query. On a CPU, what fits its caches is fastest."""
+LOGITS_AT_ONCE = 2**21
+"""Attention logits held at once on a CPU, unless a single row of queries needs more. What fits the caches is fastest."""
 
 POSITIONS_AT_ONCE = 1024
 """Positions that pass the dense layers together on a CPU, for the same reason."""
+
+CHANNELS_ALIGNED = 8
+"""Fused attention kernels need a multiple of so many channels in half precision; others fall back to plain products."""
 
 
 def encode_image(encoder: ImageEncoderViT, images: torch.Tensor) -> torch.Tensor:
@@ -42,27 +46,66 @@ def _block(block: Block, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _attention(attention: Attention, hidden: torch.Tensor) -> torch.Tensor:
-    """Attention of all positions [b, h, w, c] to each other, a few heads and rows of queries at a time."""
+    """Attention of all positions [b, h, w, c] to each other."""
     batch, height, width, _ = hidden.shape
     qkv = attention.qkv(hidden).view(batch, height, width, 3, attention.num_heads, -1)
     query, key, value = qkv.permute(3, 0, 4, 1, 2, 5).flatten(1, 2).unbind()  # each [b * heads, h, w, d]
-    keys, values = key.flatten(1, 2).transpose(1, 2), value.flatten(1, 2)
     row_bias = column_bias = None
     if attention.use_rel_pos:
         rows, columns = get_rel_pos(height, height, attention.rel_pos_h), get_rel_pos(width, width, attention.rel_pos_w)
         row_bias = query @ rows.transpose(1, 2)  # [b * heads, h, w, h]: of a query, to each row of keys
         column_bias = (query.transpose(1, 2) @ columns.transpose(1, 2)).transpose(1, 2)
+    mix = _mix_fused if hidden.is_cuda else _mix_in_portions
+    mixed = mix(query * attention.scale, key, value, row_bias, column_bias)
+    return attention.proj(mixed.unflatten(0, (batch, -1)).permute(0, 2, 3, 1, 4).flatten(3))
+
+
+def _mix_fused(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    row_bias: torch.Tensor | None,
+    column_bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """`_mix_in_portions` by one fused kernel, which keeps no logits.
+
+    Relative positions become channels: with r and c a query's biases to the rows and columns of keys, and e one-hot vectors,
+    q k + r[row] + c[column] = [q, r, c] [k, e_row, e_column]. A bias tensor would hold all pairs of positions again.
+    """
+    if row_bias is not None and column_bias is not None:
+        heads, height, width, channels = key.shape
+        of_row, of_column = (torch.eye(size, device=key.device, dtype=key.dtype) for size in (height, width))
+        unused = (0, -(channels + height + width) % CHANNELS_ALIGNED)
+        query = pad(torch.cat([query, row_bias, column_bias], -1), unused)
+        place = torch.cat([of_row[:, None].expand(-1, width, -1), of_column.expand(height, -1, -1)], -1)
+        key = pad(torch.cat([key, place.expand(heads, -1, -1, -1)], -1), unused)
+    flat = (tensor.flatten(1, 2)[None] for tensor in (query, key, value))
+    return scaled_dot_product_attention(*flat, scale=1.0)[0].view(value.shape)
+
+
+def _mix_in_portions(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    row_bias: torch.Tensor | None,
+    column_bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """What each position sees of the others, [heads, h, w, d] like scaled queries, keys and values; a portion at a time.
+
+    row_bias: [heads, h, w, h], column_bias: [heads, h, w, w], added to the logits of a query and each row or column of keys.
+    """
+    height, width = query.shape[1:3]
+    keys, values = key.flatten(1, 2).transpose(1, 2), value.flatten(1, 2)
     mixed = torch.empty_like(query)
-    for heads, rows in _portions(query.shape[:3], LOGITS_AT_ONCE["cuda" if hidden.is_cuda else "cpu"]):
+    for heads, rows in _portions(query.shape[:3], LOGITS_AT_ONCE):
         some = query[heads, rows]
-        logits = torch.bmm(some.flatten(1, 2) * attention.scale, keys[heads]).view(*some.shape[:3], height, width)
-        if attention.use_rel_pos:
+        logits = torch.bmm(some.flatten(1, 2), keys[heads]).view(*some.shape[:3], height, width)
+        if row_bias is not None and column_bias is not None:
             logits += row_bias[heads, rows, :, :, None]
             logits += column_bias[heads, rows, :, None]
         shares = logits.view(len(some), -1, height * width).softmax(-1)
         mixed[heads, rows] = torch.bmm(shares, values[heads]).view(some.shape)
-    mixed = mixed.unflatten(0, (batch, -1)).permute(0, 2, 3, 1, 4).flatten(3)
-    return attention.proj(mixed)
+    return mixed
 
 
 def _portions(size: torch.Size, logits: int) -> list[tuple[slice, slice]]:

@@ -37,13 +37,22 @@ def small_encoder(use_rel_pos=True, grid=11):
 @pytest.mark.parametrize("logits", [1, 3000, 2**20], ids=["one row", "some rows", "some heads"])
 @torch.inference_mode()
 def test_is_the_encoder(images, use_rel_pos, logits, monkeypatch):
-    monkeypatch.setitem(image_encoder.LOGITS_AT_ONCE, "cpu", logits)
+    monkeypatch.setattr(image_encoder, "LOGITS_AT_ONCE", logits)
     monkeypatch.setattr(image_encoder, "POSITIONS_AT_ONCE", 50)
     encoder = small_encoder(use_rel_pos)
     pixels = torch.randn(images, 3, 176, 176, generator=torch.Generator().manual_seed(images))
     expected = encoder(pixels)
     assert expected.std() > 0.1
     torch.testing.assert_close(encode_image(encoder, pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("use_rel_pos", [True, False])
+@torch.inference_mode()
+def test_fused_attention_is_the_encoder(use_rel_pos, monkeypatch):
+    monkeypatch.setattr(image_encoder, "_mix_in_portions", image_encoder._mix_fused)
+    encoder = small_encoder(use_rel_pos)
+    pixels = torch.randn(2, 3, 176, 176, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(encode_image(encoder, pixels), encoder(pixels), atol=1e-4, rtol=1e-4)
 
 
 def test_portions_cover_every_query_once():
