@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pseudo_ris.errors import UserError
 
@@ -18,6 +19,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 Model = TypeVar("Model", bound=nn.Module)
+
+without_cudnn_attention = sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+"""Decorator for code whose attentions have ever new shapes. In half precision, torch prefers cuDNN's attention on compute
+capability 9.0 and 10.0, and that one builds a plan for each new shape."""
 
 
 def pick_device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ from torch.nn.functional import linear, normalize
 
 from pseudo_ris.captions.layers import DecodingLayers
 from pseudo_ris.config import CocaConfig
-from pseudo_ris.device import in_precision
+from pseudo_ris.device import in_precision, without_cudnn_attention
 from pseudo_ris.errors import UserError
 from pseudo_ris.weights import ready_model
 
@@ -118,6 +118,7 @@ class CocaCaptioner:
         """float32 [width, vocabulary], from the decoder's last hidden state to next-token logits; there is no bias."""
         return self.model.text_decoder.text_projection
 
+    @without_cudnn_attention
     @torch.inference_mode()
     def encode(self, crops: torch.Tensor) -> CocaImages:
         """Normalised crops, float [B, 3, S, S], -> their latents and embeddings, CROPS_AT_ONCE at a time."""

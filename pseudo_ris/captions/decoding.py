@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.layers import Block
+from pseudo_ris.device import without_cudnn_attention
 
 # Of an attention by itself on a CPU, in multiplications of queries and keys that take as long. On a GPU it is far more.
 CALL_COST = 2**19
@@ -61,6 +62,7 @@ class PrefixDecoder:
         # Positions that the text tower may look at, the next one included: bool [prefixes, length + 1].
         self._visible = torch.ones(1, 1, dtype=torch.bool, device=viewers.device)
 
+    @without_cudnn_attention
     @torch.inference_mode()
     def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> LastHidden:
         """Appends one token to each row and reads it.

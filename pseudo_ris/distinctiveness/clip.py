@@ -11,7 +11,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch.nn.functional import normalize
 
 from pseudo_ris.config import ClipConfig
-from pseudo_ris.device import in_precision
+from pseudo_ris.device import in_precision, without_cudnn_attention
 from pseudo_ris.errors import UserError
 from pseudo_ris.weights import ready_model
 
@@ -70,6 +70,7 @@ class ClipScorer:
         size = self.model.visual.image_size
         return size if isinstance(size, int) else size[0]
 
+    @without_cudnn_attention
     @torch.inference_mode()
     def embed_images(self, crops: torch.Tensor) -> torch.Tensor:
         """Unit-length embeddings of normalised crops: float32 [B, 3, S, S] -> float32 [B, D] on the model's device."""
@@ -79,6 +80,7 @@ class ClipScorer:
         batches = crops.to(scale.device, next(self.model.visual.parameters()).dtype).split(CROPS_PER_BATCH)
         return torch.cat([normalize(self.model.encode_image(batch).float(), dim=-1) for batch in batches])
 
+    @without_cudnn_attention
     @torch.inference_mode()
     def embed_texts(self, texts: list[str]) -> torch.Tensor:
         """Unit-length embeddings of texts, float32 [T, D] on the model's device. Equal texts are encoded once."""
