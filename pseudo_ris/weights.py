@@ -20,6 +20,7 @@ from pseudo_ris.files import digest, file_digest
 from pseudo_ris.manifest import WeightsFile, held_checksum, local_path, read_manifest
 from pseudo_ris.open_clip_tags import fetch_tag, tags_of
 from pseudo_ris.random_weights import fill_at_random
+from pseudo_ris.torch_files import load_torch_file
 from pseudo_ris.torchscript import is_torchscript_archive, read_torchscript_state
 
 EMBEDDED = Path(__file__).parent / "demo" / "weights"
@@ -118,15 +119,15 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
     Reads .safetensors, torch files that are a state dict or hold one under "model" or "state_dict" (of which only that is
     read into memory), and TorchScript archives as OpenAI's CLIP comes in. A prefix "module." is taken off.
-    Raises UserError when the file is none of these.
+    Raises UserError when the file is none of these, or an archive that would unpack to more than the file.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         if is_torchscript_archive(path):
             return read_torchscript_state(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError, ImportError) as error:
+        content = load_torch_file(path, mmap=True)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError, ImportError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)}); download it again") from error
     except Exception as error:  # torch.load reports refused pickles as UnpicklingError
         raise UserError(f"{path}: not a plain tensor checkpoint ({_first_line(error)}); convert it to safetensors") from error

@@ -26,6 +26,7 @@ from pseudo_ris.ris.build import build_empty
 from pseudo_ris.ris.config import DataConfig, MaskingConfig, ModelConfig, ScheduleConfig, TrainConfig
 from pseudo_ris.ris.model import RisModel
 from pseudo_ris.ris.targets import Target
+from pseudo_ris.torch_files import load_torch_file
 
 FORMAT = 1
 BEST, LAST = "best.pt", "last.pt"
@@ -68,7 +69,7 @@ def restored_model(content: Checkpoint, config: TrainConfig, state: Mapping[str,
 def read_checkpoint(path: Path) -> Checkpoint:
     """Content of a checkpoint, tensors on the CPU. Raises UserError, see `load_model`."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch_file(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint; give best.pt or last.pt of a training") from error
     except Exception as error:  # a damaged zip file, a pickle that would run code: each has an error of its own
