@@ -1,4 +1,7 @@
-"""The start of a command, before `cli.run_recipe` takes over: Ctrl-C while libraries are imported ends it with one line."""
+"""The start of a command, before `cli.run_recipe` takes over.
+
+Ctrl-C while libraries are imported ends the command with one line, and threads sleep while they wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from types import FrameType
 
 from pseudo_ris.errors import EXIT_INTERRUPTED
 from pseudo_ris.garbage import no_collection
+from pseudo_ris.threads import sleep_while_waiting
 
 INTERRUPTED = "interrupted; the same command goes on where this one stopped"
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Wraps the imports of a script: no garbage collection, and Ctrl-C ends the process with one line."""
+    """Wraps the imports of a script: no garbage collection, and what `begin_command` does."""
     with no_collection():
         begin_command()
         try:
@@ -30,7 +34,9 @@ def begin_command() -> None:
     """From here to `end_of_imports`, Ctrl-C ends the process at once with one line and exit code 130.
 
     Nothing has been done yet that could be left half-done. Where Ctrl-C is ignored or handled by the caller, that stays.
+    Libraries that are loaded from here on find the settings of threads.py.
     """
+    sleep_while_waiting()
     if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
 
