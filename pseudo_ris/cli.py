@@ -5,16 +5,18 @@ from __future__ import annotations
 import _thread
 import dataclasses
 import difflib
+import math
 import os
 import re
 import select
 import signal
 import sys
 import time
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -33,6 +35,10 @@ TERMINATION_SECONDS = 8.0
 STANDARD_STREAMS = (1, 2)
 """File descriptors of standard output and standard error."""
 STAGES = (MaskGenerationConfig, CaptionGenerationConfig, TrainConfig, EvaluateConfig)
+LEVELS = 2
+"""How deep mappings of settings are read: a group, a setting, and what should not be below it."""
+DEEPEST = 20
+"""How deep a YAML file may be nested."""
 FULL_SIZE = Path(__file__).parents[1] / "configs" / "default.yaml"
 
 Config = TypeVar("Config")
@@ -68,9 +74,21 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
     try:
         parsed = parser.instantiate(parser.parse_args(options + rest))
         config = stage(**{field.name: parsed[field.name] for field in dataclasses.fields(stage)})
-        return _with_random_weights(config) if getattr(config, "weights", None) == RANDOM else config
-    except (ArgumentError, ValueError) as error:
+    except (ArgumentError, ValueError, RecursionError) as error:
         raise UserError(_one_line(error)) from error
+    _check_finite(config)
+    return _with_random_weights(config) if getattr(config, "weights", None) == RANDOM else config
+
+
+def finite_number(text: str) -> float:
+    """A number of a command line, for argparse. Raises ArgumentTypeError when it is infinite, NaN or no number."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ArgumentTypeError(f"must be a finite number, got {text[:40]!r}")
+    return number
 
 
 class TerminatedError(BaseException):
@@ -225,10 +243,34 @@ def _check_known(name: str, known: Mapping[str, Any], shown: str) -> None:
         raise UserError(f"{shown}: no such setting; did you mean {nearest[0]}? (--help lists all)")
 
 
+def _check_finite(config: object) -> None:
+    """Raises UserError that names the first setting that is infinite or NaN."""
+    for name in _settings(type(config)):
+        value = attrgetter(name)(config)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{name}: must be a finite number, got {number}")
+
+
+class _SettingsLoader(yaml.SafeLoader):
+    """Reads YAML that is not nested deeper than settings could be; Python's stack would end, after many seconds."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.depth > DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} deep", problem_mark=self.peek_event().start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
 def _options_of_file(stage: type, path: Path) -> list[str]:
     """The file's settings for this stage as options."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _SettingsLoader)
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}; give a YAML file, for example configs/demo.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -241,6 +283,7 @@ def _options_of_file(stage: type, path: Path) -> list[str]:
     for name, value in _flat(content):
         _check_known(name, everything, f"{path}: {name}")
         if name in own:
+            _check_plain(value, f"{path}: {name}")
             options.append(f"--{name}={_inline(value)}")
     return options
 
@@ -253,11 +296,23 @@ def _inline(value: Any) -> str:
     return text.removesuffix("...").strip()
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _check_plain(value: Any, shown: str) -> None:
+    """Raises UserError unless `value` is a scalar or a list of scalars; YAML's aliases may make lists without end."""
+    for each in value if isinstance(value, list) else (value,):
+        if isinstance(each, list | dict | set):
+            raise UserError(f"{shown}: must be a value or a list of values, not a list or mapping in another one")
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = "", levels: int = LEVELS) -> list[tuple[str, Any]]:
+    """Dotted names and values, down to one level below the settings', where a name is unknown whatever it is.
+
+    A mapping may contain itself, so there must be a limit.
+    """
     pairs: list[tuple[str, Any]] = []
     for key, value in content.items():
         name = f"{prefix}{key}"
-        pairs += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+        deeper = isinstance(value, dict) and levels > 0
+        pairs += _flat(value, f"{name}.", levels - 1) if deeper else [(name, value)]
     return pairs
 
 

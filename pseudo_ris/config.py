@@ -284,6 +284,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         require_not_negative(workers=self.workers, image_timeout=self.image_timeout, shard_size=self.shard_size)
         require_positive(gpus_per_worker=self.gpus_per_worker)
+        alone = self.engine == "none" and self.workers > 1
+        require(not alone, f"workers: {self.workers} processes need an engine; add --engine local or --engine ray")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pseudo_ris.cli import parse_config, run_recipe
+from pseudo_ris.cli import finite_number, parse_config, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.entry import importing
 from pseudo_ris.errors import UserError
@@ -69,6 +70,9 @@ def test_a_list_of_numbers_may_be_written_as_words():
         (["--sam.points_per_side", "0"], "points_per_side: must be greater than 0"),
         (["--cutler.score_threshold", "1.5"], "score_threshold: must be from 0 to 1"),
         (["--sam.architecture", "vit_x"], "sam.architecture: expected"),
+        (["--workers", "4"], "workers: 4 processes need an engine; add --engine local"),
+        (["--gpus-per-worker=.inf"], "gpus_per_worker: must be a finite number, got inf"),
+        (["--image_timeout", ".inf"], "image_timeout: must be a finite number, got inf"),
         (["--config", "missing.yaml"], "missing.yaml: No such file"),
         (["--config"], "needs a YAML file"),
         (["stray"], "stray"),
@@ -86,6 +90,14 @@ def test_bad_options_are_one_line_with_a_remedy(arguments, message):
         ("sam: {pointsperside: 3}", "sam.pointsperside: no such setting; did you mean sam.points_per_side"),
         ("decodin: {seed: 1}", "did you mean decoding.seed"),
         ("sam: {points_per_side: [1]}", "sam.points_per_side: expected"),
+        ("sam: {points_per_side: [[1]]}", "sam.points_per_side: must be a value or a list of values"),
+        ("sam: {points_per_side: {x: 1}}", "sam.points_per_side.x: no such setting; did you mean sam.points_per_side"),
+        ("image_timeout: .nan", "image_timeout: must be"),
+        ("image_timeout: 1e400", "image_timeout: must be a finite number"),
+        ("images: &a [*a]", "images: must be a value or a list of values"),
+        ("sam: &a {points_per_side: *a}", "no such setting; did you mean sam.points_per_side"),
+        (f"images: {'[' * 10_000}", "not YAML .nested more than"),
+        ("\n".join(f"{depth * ' '}a:" for depth in range(1000)), "not YAML .nested more than"),
         ("a: [", "not YAML"),
         ("- 1", "holds no settings"),
     ],
@@ -95,6 +107,30 @@ def test_bad_files_name_file_and_key(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "c.yaml")], "")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e400"])
+def test_a_threshold_is_a_finite_number(tmp_path, value):
+    (tmp_path / "c.yaml").write_text(f"scoring: {{threshold: {value}}}\n")
+    with pytest.raises(UserError, match=r"scoring.threshold: must be a finite number, got (-?inf|nan)$"):
+        parse_config(CaptionGenerationConfig, ["--config", str(tmp_path / "c.yaml")], "")
+    with pytest.raises(UserError, match=r"scoring.threshold: "):
+        parse_config(CaptionGenerationConfig, [f"--scoring.threshold={value}"], "")
+
+
+def test_aliases_that_multiply_cost_nothing(tmp_path):
+    """Each mapping holds the one before twice, 2^40 settings in all."""
+    lines = ["q0: &a0 {x: 1}", *(f"q{i + 1}: &a{i + 1} {{l: *a{i}, r: *a{i}}}" for i in range(40)), "sam: *a40"]
+    (tmp_path / "c.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="no such setting"):
+        parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "c.yaml")], "")
+
+
+def test_a_number_of_a_command_line_is_finite():
+    assert finite_number("-1e3") == -1000
+    for text in ("inf", "-inf", "nan", "1e400", "x", ""):
+        with pytest.raises(ArgumentTypeError, match="must be a finite number, got"):
+            finite_number(text)
 
 
 def test_demo_preset_names_every_setting_of_both_stages():

@@ -182,7 +182,7 @@ def test_without_ray_the_option_says_what_to_install():
     ],
 )
 def test_shares_of_cores(cores, workers, expected):
-    share = share_of([{"CPU": float(count)} for count in cores], EngineConfig(workers=workers))
+    share = share_of([{"CPU": float(count)} for count in cores], EngineConfig(engine="ray", workers=workers))
     assert share == expected
     assert sum(int(count / share.cpus) for count in cores) >= share.count, "they fit"
 
