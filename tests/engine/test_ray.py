@@ -199,7 +199,7 @@ def test_shares_of_cores(cores, workers, expected):
 )
 def test_shares_of_gpus(wanted, workers, expected):
     nodes = [{"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}]
-    assert share_of(nodes, EngineConfig(gpus_per_worker=wanted, workers=workers)) == expected
+    assert share_of(nodes, EngineConfig(engine="ray", gpus_per_worker=wanted, workers=workers)) == expected
 
 
 def test_without_gpus_or_on_the_cpu_cores_are_shared():
