@@ -1,4 +1,11 @@
-/* A CUDA runtime without a GPU: memory is the host's, streams and events are nothing, kernels are refused. */
+/* A CUDA runtime and driver without a GPU, preloaded in front of libcudart and libcuda.
+ *
+ * Device memory is host memory, streams and events do nothing, and every launch of a kernel is refused: the operators'
+ * kernels are replaced in Python (kernels.py). What is not defined here comes from the real libcudart (names of errors) or
+ * is not needed by torch. Functions return what CUDA's documentation says of them; only what torch reads is filled in.
+ *
+ * Settings (environment): PRETEND_GPUS, PRETEND_GPU_MIB, PRETEND_SM, PRETEND_POISON; see settings.py.
+ */
 #define _GNU_SOURCE
 #include <cuda_runtime_api.h>
 #include <pthread.h>
@@ -9,210 +16,353 @@
 #include <time.h>
 
 #undef cudaGetDeviceProperties
-#define MAX_BLOCKS 65536
-static struct { char *at; size_t size; int device, host; } blocks[MAX_BLOCKS];
-static int used_blocks;
-static size_t used[64], peak[64];
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static _Thread_local int current;
-static _Thread_local cudaError_t last;
-static long stream_syncs, refused, too_much;
 
-static cudaError_t fail(cudaError_t error) { return last = error; }
-static int count(void) {
-    const char *given = getenv("PRETEND_GPUS"), *visible = getenv("CUDA_VISIBLE_DEVICES");
-    int have = given ? atoi(given) : 1, seen = 0;
-    if (!visible) return have;
+#define VERSION 13020 /* CUDA 13.2, of runtime and driver */
+#define MAX_DEVICES 64
+#define MAX_BLOCKS 65536
+#define MULTIPROCESSORS 132
+#define SHARED_MEMORY 49152
+#define SHARED_MEMORY_OPTIN 232448
+
+typedef struct {
+    char *address; /* NULL: the slot is free */
+    size_t size;
+    int device, on_host;
+} Block;
+
+static Block blocks[MAX_BLOCKS];
+static int used_slots;
+static size_t used_bytes[MAX_DEVICES], peak_bytes[MAX_DEVICES];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static _Thread_local int current_device;
+static _Thread_local cudaError_t last_error;
+static cudaError_t sticky_error;
+static long refused_launches, refused_allocations;
+static void (*on_wait)(const char *function);
+
+static cudaError_t fail(cudaError_t error) { return last_error = error; }
+
+/* For the Python side. */
+long pretended_refused_launches(void) { return refused_launches; }
+long pretended_refused_allocations(void) { return refused_allocations; }
+size_t pretended_peak_bytes(int device) { return peak_bytes[device]; }
+/* Calls `function` with the name of each runtime function that makes the host wait; NULL: no longer. */
+void pretended_on_wait(void (*function)(const char *)) { on_wait = function; }
+/* From now on each call that can report an error reports this one, as after a fault inside a kernel. */
+void pretended_break(int error) { sticky_error = error; }
+
+#define CHECK_DEVICE if (sticky_error) return fail(sticky_error)
+#define WAIT do { CHECK_DEVICE; if (on_wait) on_wait(__func__); } while (0)
+
+static int setting(const char *name, int otherwise) {
+    const char *given = getenv(name);
+    return given && *given ? atoi(given) : otherwise;
+}
+
+/* How many devices this process sees: CUDA_VISIBLE_DEVICES ends at the first number that is none. */
+static int device_count(void) {
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    int all = setting("PRETEND_GPUS", 1), seen = 0;
+    if (!visible) return all;
     char copy[512], *rest = copy, *name;
     snprintf(copy, sizeof copy, "%s", visible);
     while ((name = strsep(&rest, ","))) {
         char *end;
         long number = strtol(name, &end, 10);
-        if (end == name || number < 0 || number >= have) break;
+        if (end == name || number < 0 || number >= all) break;
         seen++;
     }
     return seen;
 }
-static int sm(void) { const char *given = getenv("PRETEND_SM"); return given ? atoi(given) : 90; }
-static size_t total(void) {
-    const char *given = getenv("PRETEND_GPU_MIB");
-    return (given ? (size_t)atoll(given) : 81920) << 20;
-}
-static cudaError_t take(void **at, size_t size, int host) {
-    *at = NULL;
+
+static int compute_capability(void) { return setting("PRETEND_SM", 90); }
+static size_t total_bytes(void) { return (size_t)setting("PRETEND_GPU_MIB", 81920) << 20; }
+
+/* ------------------------------------------------------------------------------------------------------------ memory */
+static cudaError_t allocate(void **address, size_t size, int on_host) {
+    CHECK_DEVICE;
+    *address = NULL;
     pthread_mutex_lock(&lock);
-    int full = !host && used[current] + size > total();
+    if (!size) size = 1;
     int slot = 0;
-    while (slot < used_blocks && blocks[slot].at) slot++;
-    if (slot == MAX_BLOCKS) full = 1;
-    char *got = full ? MAP_FAILED : mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (got == MAP_FAILED) { too_much++; pthread_mutex_unlock(&lock); return fail(cudaErrorMemoryAllocation); }
-    if (getenv("PRETEND_POISON")) memset(got, 0xFF, size);
-    blocks[slot].at = got; blocks[slot].size = size; blocks[slot].device = current; blocks[slot].host = host;
-    if (slot == used_blocks) used_blocks++;
-    if (!host) { used[current] += size; if (used[current] > peak[current]) peak[current] = used[current]; }
+    while (slot < used_slots && blocks[slot].address) slot++;
+    int full = slot == MAX_BLOCKS || (!on_host && used_bytes[current_device] + size > total_bytes());
+    int access = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *got = full ? MAP_FAILED : mmap(NULL, size, access, flags, -1, 0);
+    if (got == MAP_FAILED) {
+        refused_allocations++;
+        pthread_mutex_unlock(&lock);
+        return fail(cudaErrorMemoryAllocation);
+    }
+    if (setting("PRETEND_POISON", 0)) memset(got, 0xFF, size);
+    blocks[slot] = (Block){got, size, current_device, on_host};
+    if (slot == used_slots) used_slots++;
+    if (!on_host) {
+        used_bytes[current_device] += size;
+        if (used_bytes[current_device] > peak_bytes[current_device]) peak_bytes[current_device] = used_bytes[current_device];
+    }
     pthread_mutex_unlock(&lock);
-    *at = got;
+    *address = got;
     return cudaSuccess;
 }
-static cudaError_t give(void *at) {
-    if (!at) return cudaSuccess;
-    pthread_mutex_lock(&lock);
-    for (int slot = 0; slot < used_blocks; slot++)
-        if (blocks[slot].at == at) {
-            munmap(at, blocks[slot].size ? blocks[slot].size : 1);
-            if (!blocks[slot].host) used[blocks[slot].device] -= blocks[slot].size;
-            blocks[slot].at = NULL;
-            pthread_mutex_unlock(&lock);
-            return cudaSuccess;
-        }
-    pthread_mutex_unlock(&lock);
-    return fail(cudaErrorInvalidValue);
-}
-long pretend_stream_syncs(void) { return stream_syncs; }
-long pretend_refused(void) { return refused; }
-long pretend_too_much(void) { return too_much; }
-size_t pretend_peak(int device) { return peak[device]; }
-/* From now on every call that may report an error does: what a device-side fault leaves behind. */
-static cudaError_t sticky;
-void pretend_break(int error) { sticky = error; }
-#define CHECK if (sticky) return fail(sticky)
 
-cudaError_t cudaGetDeviceCount(int *n) { *n = count(); return *n ? cudaSuccess : fail(cudaErrorNoDevice); }
-cudaError_t cudaGetDevice(int *device) { *device = current; return cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { CHECK; if (device < 0 || device >= count()) return fail(cudaErrorInvalidDevice); current = device; return cudaSuccess; }
-cudaError_t cudaDriverGetVersion(int *version) { *version = 13020; return cudaSuccess; }
-cudaError_t cudaRuntimeGetVersion(int *version) { *version = 13020; return cudaSuccess; }
+/* The block that an address lies in, or NULL. To be called with the lock held. */
+static Block *block_of(const void *address) {
+    const char *at = address;
+    for (int slot = 0; slot < used_slots; slot++)
+        if (blocks[slot].address && at >= blocks[slot].address && at < blocks[slot].address + blocks[slot].size)
+            return &blocks[slot];
+    return NULL;
+}
+
+static cudaError_t release(void *address) {
+    if (!address) return cudaSuccess;
+    pthread_mutex_lock(&lock);
+    Block *block = block_of(address);
+    int known = block && block->address == address;
+    if (known) {
+        munmap(address, block->size);
+        if (!block->on_host) used_bytes[block->device] -= block->size;
+        block->address = NULL;
+    }
+    pthread_mutex_unlock(&lock);
+    return known ? cudaSuccess : fail(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaMalloc(void **address, size_t size) { return allocate(address, size, 0); }
+cudaError_t cudaMallocAsync(void **address, size_t size, cudaStream_t stream) { return allocate(address, size, 0); }
+cudaError_t cudaHostAlloc(void **address, size_t size, unsigned flags) { return allocate(address, size, 1); }
+cudaError_t cudaMallocHost(void **address, size_t size) { return allocate(address, size, 1); }
+cudaError_t cudaFree(void *address) { return release(address); }
+cudaError_t cudaFreeAsync(void *address, cudaStream_t stream) { return release(address); }
+cudaError_t cudaFreeHost(void *address) { return release(address); }
+cudaError_t cudaHostRegister(void *address, size_t size, unsigned flags) { return cudaSuccess; }
+cudaError_t cudaHostUnregister(void *address) { return cudaSuccess; }
+
+cudaError_t cudaMemGetInfo(size_t *left, size_t *all) {
+    CHECK_DEVICE;
+    *all = total_bytes();
+    *left = *all - used_bytes[current_device];
+    return cudaSuccess;
+}
+
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *address) {
+    memset(attributes, 0, sizeof *attributes);
+    attributes->device = -2; /* cudaInvalidDeviceId: memory that CUDA does not know */
+    pthread_mutex_lock(&lock);
+    Block *block = block_of(address);
+    if (block) {
+        attributes->type = block->on_host ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
+        attributes->device = block->device;
+        attributes->devicePointer = attributes->hostPointer = (void *)address;
+    }
+    pthread_mutex_unlock(&lock);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t size, enum cudaMemcpyKind kind) {
+    WAIT;
+    memmove(to, from, size);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMemcpyKind kind, cudaStream_t stream) {
+    CHECK_DEVICE;
+    memmove(to, from, size);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_device, size_t size, cudaStream_t stream) {
+    CHECK_DEVICE;
+    memmove(to, from, size);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemset(void *address, int value, size_t size) {
+    CHECK_DEVICE;
+    memset(address, value, size);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *address, int value, size_t size, cudaStream_t stream) { return cudaMemset(address, value, size); }
+
+/* ----------------------------------------------------------------------------------------------------------- devices */
+cudaError_t cudaGetDeviceCount(int *count) { *count = device_count(); return *count ? cudaSuccess : fail(cudaErrorNoDevice); }
+cudaError_t cudaGetDevice(int *device) { *device = current_device; return cudaSuccess; }
+
+cudaError_t cudaSetDevice(int device) {
+    CHECK_DEVICE;
+    if (device < 0 || device >= device_count()) return fail(cudaErrorInvalidDevice);
+    current_device = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version) { *version = VERSION; return cudaSuccess; }
+cudaError_t cudaRuntimeGetVersion(int *version) { *version = VERSION; return cudaSuccess; }
+
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
-    if (device < 0 || device >= count()) return fail(cudaErrorInvalidDevice);
+    if (device < 0 || device >= device_count()) return fail(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     strcpy(p->name, "Pretended GPU");
     p->uuid.bytes[15] = device + 1;
-    p->major = sm() / 10; p->minor = sm() % 10; p->totalGlobalMem = total(); p->multiProcessorCount = 132; p->warpSize = 32;
-    p->maxThreadsPerBlock = 1024; p->maxThreadsPerMultiProcessor = 2048; p->sharedMemPerBlock = 49152;
-    p->sharedMemPerBlockOptin = 232448; p->sharedMemPerMultiprocessor = 233472; p->regsPerBlock = 65536;
-    p->regsPerMultiprocessor = 65536; p->l2CacheSize = 50 << 20; p->pciBusID = device + 1; p->memoryBusWidth = 5120;
-    p->maxGridSize[0] = 2147483647; p->maxGridSize[1] = p->maxGridSize[2] = 65535;
-    p->maxThreadsDim[0] = p->maxThreadsDim[1] = 1024; p->maxThreadsDim[2] = 64; p->textureAlignment = 512; p->managedMemory = 1;
+    p->pciBusID = device + 1;
+    p->major = compute_capability() / 10;
+    p->minor = compute_capability() % 10;
+    p->totalGlobalMem = total_bytes();
+    p->multiProcessorCount = MULTIPROCESSORS;
+    p->warpSize = 32;
+    p->maxThreadsPerBlock = p->maxThreadsDim[0] = p->maxThreadsDim[1] = 1024;
+    p->maxThreadsDim[2] = 64;
+    p->maxGridSize[0] = 2147483647;
+    p->maxGridSize[1] = p->maxGridSize[2] = 65535;
+    p->maxThreadsPerMultiProcessor = 2048;
+    p->regsPerBlock = p->regsPerMultiprocessor = 65536;
+    p->sharedMemPerBlock = SHARED_MEMORY;
+    p->sharedMemPerBlockOptin = SHARED_MEMORY_OPTIN;
+    p->sharedMemPerMultiprocessor = SHARED_MEMORY_OPTIN + 1024;
+    p->l2CacheSize = 50 << 20;
+    p->memoryBusWidth = 5120;
+    p->textureAlignment = 512;
+    p->managedMemory = 1;
     return cudaSuccess;
 }
-cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device) {
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
     struct cudaDeviceProp p;
     cudaError_t error = cudaGetDeviceProperties(&p, device);
-    *value = a == cudaDevAttrComputeCapabilityMajor ? p.major : a == cudaDevAttrComputeCapabilityMinor ? p.minor : a == cudaDevAttrMultiProcessorCount ? p.multiProcessorCount
-        : a == cudaDevAttrWarpSize ? 32 : a == cudaDevAttrMaxThreadsPerBlock ? 1024
-        : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 232448 : a == cudaDevAttrMaxSharedMemoryPerBlock ? 49152 : 0;
+    if (error) return error;
+    switch (attribute) {
+        case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
+        case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
+        case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; break;
+        case cudaDevAttrWarpSize: *value = p.warpSize; break;
+        case cudaDevAttrMaxThreadsPerBlock: *value = p.maxThreadsPerBlock; break;
+        case cudaDevAttrMaxSharedMemoryPerBlock: *value = SHARED_MEMORY; break;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = SHARED_MEMORY_OPTIN; break;
+        default: *value = 0;
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *id, int length, int device) {
+    snprintf(id, length, "0000:%02x:00.0", device + 1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer) { *can = device != peer; return cudaSuccess; }
+cudaError_t cudaDeviceEnablePeerAccess(int device, unsigned flags) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize(void) { WAIT; return cudaSuccess; }
+
+cudaError_t cudaGetLastError(void) {
+    cudaError_t error = sticky_error ? sticky_error : last_error;
+    last_error = cudaSuccess;
     return error;
 }
-cudaError_t cudaDeviceGetPCIBusId(char *id, int length, int device) { snprintf(id, length, "0000:%02x:00.0", device + 1); return cudaSuccess; }
-cudaError_t cudaDeviceCanAccessPeer(int *can, int a, int b) { *can = a != b; return cudaSuccess; }
-cudaError_t cudaDeviceEnablePeerAccess(int device, unsigned flags) { return cudaSuccess; }
-cudaError_t cudaDeviceSynchronize(void) { CHECK; stream_syncs++; return cudaSuccess; }
-cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) { if (least) *least = 0; if (greatest) *greatest = -5; return cudaSuccess; }
-cudaError_t cudaGetLastError(void) { cudaError_t error = sticky ? sticky : last; last = cudaSuccess; return error; }
-cudaError_t cudaPeekAtLastError(void) { return sticky ? sticky : last; }
 
-cudaError_t cudaMalloc(void **at, size_t size) { CHECK; return take(at, size, 0); }
-cudaError_t cudaFree(void *at) { return give(at); }
-cudaError_t cudaMallocAsync(void **at, size_t size, cudaStream_t s) { return take(at, size, 0); }
-cudaError_t cudaFreeAsync(void *at, cudaStream_t s) { return give(at); }
-cudaError_t cudaHostAlloc(void **at, size_t size, unsigned flags) { CHECK; return take(at, size, 1); }
-cudaError_t cudaMallocHost(void **at, size_t size) { CHECK; return take(at, size, 1); }
-cudaError_t cudaFreeHost(void *at) { return give(at); }
-cudaError_t cudaHostRegister(void *at, size_t size, unsigned flags) { return cudaSuccess; }
-cudaError_t cudaHostUnregister(void *at) { return cudaSuccess; }
-cudaError_t cudaMemGetInfo(size_t *left, size_t *all) {
-    CHECK;
-    *all = total(); *left = *all - used[current];
+cudaError_t cudaPeekAtLastError(void) { return sticky_error ? sticky_error : last_error; }
+
+/* ------------------------------------------------------------------------------------------------- streams and events */
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
+    if (least) *least = 0;
+    if (greatest) *greatest = -5;
     return cudaSuccess;
 }
-cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *at) {
-    memset(a, 0, sizeof *a);
-    a->device = -2;
-    pthread_mutex_lock(&lock);
-    for (int slot = 0; slot < used_blocks; slot++)
-        if (blocks[slot].at && (char *)at >= blocks[slot].at && (char *)at < blocks[slot].at + blocks[slot].size) {
-            a->type = blocks[slot].host ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
-            a->device = blocks[slot].device;
-            a->devicePointer = a->hostPointer = (void *)at;
-        }
-    pthread_mutex_unlock(&lock);
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority) {
+    static long handles = 0x1000;
+    CHECK_DEVICE;
+    *stream = (cudaStream_t)__atomic_add_fetch(&handles, 16, __ATOMIC_RELAXED);
     return cudaSuccess;
 }
-cudaError_t cudaMemcpy(void *to, const void *from, size_t size, enum cudaMemcpyKind kind) { CHECK; memmove(to, from, size); stream_syncs++; return cudaSuccess; }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMemcpyKind kind, cudaStream_t s) { CHECK; memmove(to, from, size); return cudaSuccess; }
-cudaError_t cudaMemcpyPeerAsync(void *to, int a, const void *from, int b, size_t size, cudaStream_t s) { CHECK; memmove(to, from, size); return cudaSuccess; }
-cudaError_t cudaMemset(void *at, int value, size_t size) { CHECK; memset(at, value, size); return cudaSuccess; }
-cudaError_t cudaMemsetAsync(void *at, int value, size_t size, cudaStream_t s) { CHECK; memset(at, value, size); return cudaSuccess; }
 
-static cudaStream_t new_stream(void) { static long next = 0x1000; return (cudaStream_t)(next += 16); }
-cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = new_stream(); return cudaSuccess; }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { *s = new_stream(); return cudaSuccess; }
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority) { *s = new_stream(); return cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t s) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t s) { CHECK; stream_syncs++; return cudaSuccess; }
-cudaError_t cudaStreamQuery(cudaStream_t s) { return cudaSuccess; }
-cudaError_t cudaStreamGetPriority(cudaStream_t s, int *priority) { *priority = 0; return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags) { return cudaSuccess; }
-cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *status) { *status = cudaStreamCaptureStatusNone; return cudaSuccess; }
-cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, enum cudaStreamCaptureStatus *status, unsigned long long *id, cudaGraph_t *g,
-                                     const cudaGraphNode_t **d, const cudaGraphEdgeData **e, size_t *n) { *status = cudaStreamCaptureStatusNone; return cudaSuccess; }
+cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithPriority(stream, 0, 0); }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) { return cudaStreamCreateWithPriority(stream, flags, 0); }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { WAIT; return cudaSuccess; }
+cudaError_t cudaStreamQuery(cudaStream_t stream) { CHECK_DEVICE; return cudaSuccess; }
+cudaError_t cudaStreamGetPriority(cudaStream_t stream, int *priority) { *priority = 0; return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) { CHECK_DEVICE; return cudaSuccess; }
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
+    *status = cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCaptureStatus *status, unsigned long long *id,
+                                     cudaGraph_t *graph, const cudaGraphNode_t **dependencies, const cudaGraphEdgeData **edges,
+                                     size_t *count) {
+    *status = cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+}
+
 cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *mode) { return cudaSuccess; }
-static cudaError_t new_event(cudaEvent_t *e) { *e = calloc(1, sizeof(struct timespec)); return cudaSuccess; }
-cudaError_t cudaEventCreate(cudaEvent_t *e) { return new_event(e); }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags) { return new_event(e); }
-cudaError_t cudaEventDestroy(cudaEvent_t e) { free(e); return cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { clock_gettime(CLOCK_MONOTONIC, (struct timespec *)e); return cudaSuccess; }
-cudaError_t cudaEventRecordWithFlags(cudaEvent_t e, cudaStream_t s, unsigned flags) { return cudaEventRecord(e, s); }
-cudaError_t cudaEventQuery(cudaEvent_t e) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t e) { CHECK; stream_syncs++; return cudaSuccess; }
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) {
-    struct timespec *x = (struct timespec *)a, *y = (struct timespec *)b;
-    *ms = (y->tv_sec - x->tv_sec) * 1e3f + (y->tv_nsec - x->tv_nsec) * 1e-6f;
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
+    CHECK_DEVICE;
+    *event = calloc(1, sizeof(struct timespec)); /* when it was recorded */
     return cudaSuccess;
 }
-cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { refused++; return fail(cudaErrorNotSupported); }
-cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *c, const void *f, void **a) { refused++; return fail(cudaErrorNotSupported); }
-static int primary_state(int device, unsigned *flags, int *active) { *flags = 0; *active = 1; return 0; }
-static int no_driver(void) { return 801; }
-cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **f, unsigned version, unsigned long long flags, enum cudaDriverEntryPointQueryResult *result) {
-    *f = strcmp(name, "cuDevicePrimaryCtxGetState") ? (void *)no_driver : (void *)primary_state;
+
+cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, 0); }
+cudaError_t cudaEventDestroy(cudaEvent_t event) { free(event); return cudaSuccess; }
+
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
+    CHECK_DEVICE;
+    clock_gettime(CLOCK_MONOTONIC, (struct timespec *)event);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) { return cudaEventRecordWithFlags(event, stream, 0); }
+cudaError_t cudaEventQuery(cudaEvent_t event) { CHECK_DEVICE; return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) { WAIT; return cudaSuccess; }
+
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t first, cudaEvent_t second) {
+    CHECK_DEVICE;
+    struct timespec *from = (struct timespec *)first, *to = (struct timespec *)second;
+    *milliseconds = (to->tv_sec - from->tv_sec) * 1e3f + (to->tv_nsec - from->tv_nsec) * 1e-6f;
+    return cudaSuccess;
+}
+
+/* ------------------------------------------------------------------------------------------------- kernels: all refused */
+static cudaError_t refuse_launch(void) { refused_launches++; return fail(cudaErrorNotSupported); }
+
+cudaError_t cudaLaunchKernel(const void *f, dim3 grid, dim3 block, void **arguments, size_t shared, cudaStream_t stream) {
+    return refuse_launch();
+}
+
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *f, void **arguments) { return refuse_launch(); }
+cudaError_t cudaProfilerStart(void) { return cudaSuccess; }
+cudaError_t cudaProfilerStop(void) { return cudaSuccess; }
+
+/* ------------------------------------------------------------------------------------------------------------- driver */
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
+    *flags = 0;
+    *active = 1;
+    return 0;
+}
+
+static int not_supported(void) { return cudaErrorNotSupported; }
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned version, unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *result) {
+    int known = !strcmp(name, "cuDevicePrimaryCtxGetState");
+    *function = known ? (void *)cuDevicePrimaryCtxGetState : (void *)not_supported;
     if (result) *result = cudaDriverEntryPointSuccess;
     return cudaSuccess;
 }
-cudaError_t cudaProfilerStart(void) { return cudaSuccess; }
-cudaError_t cudaProfilerStop(void) { return cudaSuccess; }
-/* The driver's names, which torch looks up and, as no kernel is ever launched, does not call. */
+
 int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int *version) { return cudaDriverGetVersion(version); }
 int cuDeviceGet(int *device, int number) { *device = number; return 0; }
-int cuDeviceGetCount(int *n) { *n = count(); return 0; }
+int cuDeviceGetCount(int *count) { *count = device_count(); return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) { return cudaDeviceGetAttribute(value, attribute, device); }
 int cuCtxGetCurrent(void **context) { *context = (void *)1; return 0; }
 int cuCtxSetCurrent(void *context) { return 0; }
-int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { return primary_state(device, flags, active); }
-int cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)1; return 0; }
-/* For Triton, whose kernels are compiled and "loaded", but not launched. */
-int cuDriverGetVersion(int *version) { *version = 13020; return 0; }
-int cuDeviceGetAttribute(int *value, int which, int device) {
-    *value = which == 75 ? sm() / 10 : which == 76 ? sm() % 10 : which == 97 ? 232448 : which == 12 ? 65536 : which == 16 ? 132
-        : which == 10 ? 32 : which == 13 ? 1980000 : which == 36 ? 2619000 : which == 37 ? 5120 : which == 1 ? 1024 : which == 39 ? 2048 : 0;
+int cuCtxGetDevice(int *device) { *device = current_device; return 0; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { return cuCtxGetCurrent(context); }
+int cuGetErrorString(int error, const char **text) { *text = "a pretended GPU has no such function"; return 0; }
+
+int cuPointerGetAttribute(void *value, int attribute, unsigned long long address) {
+    *(unsigned long long *)value = address;
     return 0;
 }
-int cuCtxGetDevice(int *device) { *device = current; return 0; }
-int cuCtxGetLimit(size_t *value, int which) { *value = 0; return 0; }
-int cuCtxSetLimit(int which, size_t value) { return 0; }
-int cuModuleLoadData(void **module, const void *image) { *module = (void *)1; return 0; }
-int cuModuleLoad(void **module, const char *path) { *module = (void *)1; return 0; }
-int cuModuleGetFunction(void **function, void *module, const char *name) { *function = (void *)1; return 0; }
-int cuModuleUnload(void *module) { return 0; }
-int cuFuncGetAttribute(int *value, int which, void *function) { *value = which == 0 ? 1024 : which == 4 ? 32 : 0; return 0; }
-int cuFuncSetAttribute(void *function, int which, int value) { return 0; }
-int cuFuncSetCacheConfig(void *function, int config) { return 0; }
-int cuOccupancyMaxActiveClusters(int *n, void *function, void *config) { *n = 16; return 0; }
-int cuStreamIsCapturing(void *s, int *status) { *status = 0; return 0; }
-int cuGetErrorString(int error, const char **text) { *text = "a pretended GPU launches nothing"; return 0; }
-int cuPointerGetAttribute(void *value, int which, unsigned long long at) { *(unsigned long long *)value = at; return 0; }
-#define REFUSED(name) int name(void) { refused++; return no_driver(); }
-REFUSED(cuLaunchCooperativeKernel) REFUSED(cuLaunchKernel) REFUSED(cuLaunchKernelEx) REFUSED(cuLinkAddData_v2)
-REFUSED(cuLinkComplete) REFUSED(cuLinkCreate_v2)
-REFUSED(cuModuleLoadDataEx) REFUSED(cuOccupancyMaxActiveBlocksPerMultiprocessor)
-REFUSED(cuTensorMapEncodeTiled) REFUSED(cuTensorMapEncodeIm2col)

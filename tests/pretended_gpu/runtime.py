@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import importlib.util
 import os
@@ -65,8 +66,11 @@ def enter() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], pretending_environment(dict(os.environ)))
 
 
+@functools.cache
 def loaded_runtime() -> ctypes.CDLL:
     """The runtime of this process."""
     library = ctypes.CDLL(os.environ[LIBRARY])
-    library.pretend_peak.restype = ctypes.c_size_t
+    library.pretended_peak_bytes.restype = ctypes.c_size_t
+    library.pretended_refused_launches.restype = ctypes.c_long
+    library.pretended_refused_allocations.restype = ctypes.c_long
     return library

@@ -1,34 +1,38 @@
-"""Python imports this first in each process that has this folder on its path: the kernels follow when torch is imported."""
+"""Python imports this at its start where this folder is on its path: a process that is started pretends, too."""
 
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 
 
-class InstallAfterTorch(importlib.abc.MetaPathFinder):
-    """Installs the pretended kernels right after torch's own import."""
+class PretendAfterImport(importlib.abc.MetaPathFinder):
+    """Replaces the kernels of torch and torchvision right after they are imported."""
 
-    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
-        if name != "torch":
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in ("torch", "torchvision"):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("torch")
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
 
-        def execute_and_install(module: ModuleType) -> None:
+        def execute_and_pretend(module: ModuleType) -> None:
             execute(module)
-            from tests.pretended_gpu.kernels import install
+            from tests.pretended_gpu import kernels
 
-            install()
+            if name == "torch":
+                kernels.start()
+            else:
+                kernels.install("torchvision")
 
-        spec.loader.exec_module = execute_and_install  # type: ignore[method-assign]
+        spec.loader.exec_module = execute_and_pretend  # type: ignore[method-assign]
         return spec
 
 
 if "PRETEND_LIBRARY" in os.environ:
-    sys.meta_path.insert(0, InstallAfterTorch())
+    sys.meta_path.insert(0, PretendAfterImport())
