@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -20,6 +21,7 @@ from pseudo_ris.errors import UserError
 TEMPORARY_SUFFIX = ".tmp"
 BLOCK = 1 << 20
 REPLACE_ATTEMPTS = 10
+MARK_LETTERS = 8
 
 
 @contextmanager
@@ -42,18 +44,42 @@ def temporary_name(target: Path) -> Path:
 
 def _own_temporary_name(target: Path) -> Path:
     """The same, of this process alone: a worker that was taken for dead may still be at work on another machine."""
-    mark = digest(socket.gethostname(), os.getpid())[:8]
+    mark = digest(socket.gethostname(), os.getpid())[:MARK_LETTERS]
     return target.with_name(f".{target.name}.{mark}{TEMPORARY_SUFFIX}")
 
 
 def write_atomic(target: Path, content: bytes | str) -> None:
-    """Writes `content` (text as UTF-8) under a temporary name in the same folder, then renames. Raises UserError."""
+    """Writes `content` (text as UTF-8) under a temporary name in the same folder, then renames. Raises UserError.
+
+    When writing fails, nothing is left behind. What a killed process leaves, `prepare_folder` and `write_output` remove.
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = _own_temporary_name(target)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(target)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_output(target: Path, content: bytes | str) -> None:
+    """As `write_atomic`, for the only file that a command writes: also removes what a killed run of the command left."""
+    leftover = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{{MARK_LETTERS}}}{re.escape(TEMPORARY_SUFFIX)}")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for path in target.parent.iterdir():
+            if leftover.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    write_atomic(target, content)
+
+
+def require_file_place(target: Path, option: str) -> None:
+    """Raises UserError when `target`, given by the option, is a folder and so cannot be a file."""
+    if target.is_dir():
+        raise UserError(f"{option} {target}: is a folder; give the name of a file")
 
 
 def replace_folder(target: Path, files: dict[str, bytes]) -> None:

@@ -1,5 +1,7 @@
 """Atomic writes and hashing."""
 
+import errno
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from pseudo_ris.config import CropConfig
 from pseudo_ris.errors import UserError
-from pseudo_ris.files import digest, prepare_folder, replace_folder, write_atomic
+from pseudo_ris.files import digest, prepare_folder, replace_folder, require_file_place, write_atomic, write_output
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,6 +20,47 @@ def test_write_replaces_whole_files_and_leaves_nothing_behind(tmp_path):
     write_atomic(tmp_path / "sub" / "a.txt", b"b")
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.txt"]
     assert (tmp_path / "sub" / "a.txt").read_bytes() == b"b"
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(path, data):
+        with path.open("wb") as file:
+            file.write(data[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.txt").write_text("before")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="No space left"):
+        write_atomic(tmp_path / "a.txt", "after")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "before"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pseudo_ris.files import write_output
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+write_output(Path(sys.argv[1]), "half")
+"""
+
+
+def test_what_a_killed_command_left_is_removed_by_the_next(tmp_path):
+    others = [".r.html.bak.tmp", ".r.htm.01234567.tmp", ".r.html", "r.html.01234567.tmp"]
+    for name in others:
+        (tmp_path / name).touch()
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "r.html")], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == len(others) + 1
+    write_output(tmp_path / "r.html", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "r.html"])
+    assert (tmp_path / "r.html").read_text() == "whole"
+
+
+def test_a_folder_cannot_be_an_output_file(tmp_path):
+    require_file_place(tmp_path / "a.txt", "--sheet")
+    with pytest.raises(UserError, match=r"^--sheet .*: is a folder; give the name of a file$"):
+        require_file_place(tmp_path, "--sheet")
 
 
 def test_folder_holds_exactly_the_files(tmp_path):

@@ -20,6 +20,7 @@ from pseudo_ris.distinctiveness.candidate_table import CandidateTable, read_tabl
 from pseudo_ris.distinctiveness.mask_areas import area_shares
 from pseudo_ris.distinctiveness.selection_rules import PRESETS, Selection, SelectionRules, Step
 from pseudo_ris.errors import UserError
+from pseudo_ris.files import require_file_place
 from pseudo_ris.interchange.pair_files import pair_files, writing_pairs
 from pseudo_ris.interchange.pair_rows import LIST_COLUMNS, PAPER_COLUMNS
 from pseudo_ris.records import CaptionRecord, MaskCaptions
@@ -64,6 +65,8 @@ def select(pairs: Path, output: Path, rules: SelectionRules, masks: Path | None 
 def _check_output(pairs: Path, output: Path) -> None:
     if output.suffix != ".csv":
         raise UserError(f"--output {output}: must end in .csv")
+    for path in pair_files(output.parent, output.stem):
+        require_file_place(path, "--output" if path == output else f"--output {output}:")
     if pairs.resolve() in [path.resolve() for path in pair_files(output.parent, output.stem)]:
         raise UserError(f"--output {output}: would replace {pairs}, the input; give another name")
 

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pseudo_ris.cli import run_recipe
+from pseudo_ris.cli import finite_number, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
 from pseudo_ris.interchange.csv_pairs import read_csv
 from pseudo_ris.interchange.formats import DATASET, FORMATS, Writing, write_verified
@@ -73,7 +73,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, default=pairs, help="stage 2's CSV")
     parser.add_argument("--images", type=Path, default=Path(STAGE_2.images), help="folder of the images")
     parser.add_argument("--masks", type=Path, default=Path(STAGE_2.masks), help="folder of the masks")
-    parser.add_argument("--threshold", type=float, default=scoring.threshold, help="candidates with a greater DoC are kept")
+    parser.add_argument(
+        "--threshold", type=finite_number, default=scoring.threshold, help="candidates with a greater DoC are kept"
+    )
     parser.add_argument(
         "--fallback", choices=("drop", "unfiltered"), default=scoring.fallback, help="of a mask none of whose candidates pass"
     )

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pseudo_ris.cli import run_recipe
+from pseudo_ris.cli import finite_number, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.distinctiveness.candidate_table import CandidateTable, read_table
 from pseudo_ris.distinctiveness.selection_rules import Selection, SelectionRules
 from pseudo_ris.errors import UserError
-from pseudo_ris.files import write_atomic
+from pseudo_ris.files import require_file_place, write_output
 from pseudo_ris.report.gallery import ImageRows, evenly, images_of, view_images
 from pseudo_ris.report.page import Report, build_page
 from pseudo_ris.report.page_data import gallery_data, rows_by_image
@@ -35,6 +35,7 @@ def write_report(
     """
     if max_images < 0:
         raise UserError(f"--max-images {max_images}: must be 0 or more")
+    require_file_place(output, "--output")
     table = read_table(pairs)
     selection = Selection(table)
     selection.apply(SelectionRules(doc=threshold))
@@ -42,10 +43,20 @@ def write_report(
     expected = _expected(table, rows, pairs)
     records, unseen = images_of(images, masks, expected)
     shown = evenly(len(records), max_images)
-    views = list(tqdm(view_images(masks, records, expected, shown), total=len(records), desc="images", unit="img", leave=False))
+    views = list(
+        tqdm(
+            view_images(masks, records, expected, shown),
+            desc="images",
+            total=len(records),
+            unit="image",
+            dynamic_ncols=True,
+            leave=False,
+            disable=None,  # no bar in a log
+        )
+    )
     gallery = gallery_data(table, selection.kept, [views[index] for index in sorted(shown)], rows, threshold)
     report = Report(pairs.name, table, selection.kept, threshold, views, sorted(shown), gallery, unseen)
-    write_atomic(output, build_page(report))
+    write_output(output, build_page(report))
     return report
 
 
@@ -76,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=Path, default=Path(DEMO.images), help="folder of images")
     parser.add_argument("--masks", type=Path, default=Path(DEMO.masks), help="stage 1's folder of masks")
     parser.add_argument("--output", type=Path, default=output, help="HTML file to write")
-    parser.add_argument("--threshold", type=float, default=DEMO.scoring.threshold, help="of the DoC filter")
+    parser.add_argument("--threshold", type=finite_number, default=DEMO.scoring.threshold, help="of the DoC filter")
     parser.add_argument("--max-images", type=int, default=MAX_IMAGES, help="at most this many images are in the gallery")
     arguments = parser.parse_args(argv)
     report = write_report(**vars(arguments))

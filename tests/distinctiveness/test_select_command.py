@@ -241,8 +241,11 @@ def test_paths_that_do_not_fit_end_in_one_line(pairs, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.csv"):
         select(pairs, tmp_path / "out.json", EVERYTHING)
     (tmp_path / "out.csv").mkdir()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match=r"--output .*out\.csv: is a folder; give the name of a file"):
         select(pairs, tmp_path / "out.csv", EVERYTHING)
+    (tmp_path / "other.json").mkdir()
+    with pytest.raises(UserError, match=r"--output .*other\.csv: .*other\.json: is a folder"):
+        select(pairs, tmp_path / "other.csv", EVERYTHING)
     assert not list(tmp_path.glob(".*.tmp"))
 
 

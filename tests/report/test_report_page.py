@@ -232,6 +232,21 @@ def test_a_negative_number_of_images_is_an_error(tmp_path):
         SmallSet(tmp_path).report(max_images=-1)
 
 
+def test_a_folder_as_output_is_an_error_before_any_work(tmp_path):
+    small = SmallSet(tmp_path)
+    small.page.mkdir()
+    small.pairs.unlink()
+    with pytest.raises(UserError, match=r"--output .*report.html: is a folder; give the name of a file"):
+        small.report()
+
+
+def test_no_progress_bar_in_a_log_and_no_leftover_of_a_killed_run(tmp_path, capsys):
+    (tmp_path / ".report.html.0123abcd.tmp").touch()
+    SmallSet(tmp_path).report()
+    assert capsys.readouterr().err == ""
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.slow
 def test_the_command_ends_with_one_line_and_exit_code_2(tmp_path):
     small = SmallSet(tmp_path)
