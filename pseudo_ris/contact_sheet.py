@@ -6,23 +6,31 @@ python -m pseudo_ris.contact_sheet --images DIR --masks DIR --pairs FILE.csv --s
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pseudo_ris.cli import run_recipe
+from pseudo_ris.cli import finite_number, run_recipe
 from pseudo_ris.config import ScoringConfig
 from pseudo_ris.drawing import COLOURS, MUTED, Colour, Layer, draw_labelled, draw_masks, draw_sheet
-from pseudo_ris.files import writing
+from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.files import require_file_place, write_output
 from pseudo_ris.images import decode_image, list_images
+from pseudo_ris.interchange.csv_pairs import read_mask
+from pseudo_ris.interchange.pair_rows import Row
 from pseudo_ris.interchange.pairs import read_pairs
 from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.records import ImageRecord
 
 THRESHOLD = ScoringConfig().threshold
 TILE = 360
+MOST_LINES = 8
+"""Of a tile's legend, besides the image's name."""
 
 
 @dataclass(frozen=True)
@@ -35,49 +43,66 @@ class Entry:
     kept: bool
 
 
-def best_expression(row: dict[str, object]) -> tuple[str, float]:
+def best_expression(row: Row) -> tuple[str, float]:
     """The candidate of a CSV row with the highest DoC, the first of equals, and that DoC."""
     docs: Sequence[float] = row["doc"]
     best = int(np.argmax(docs))
     return row["pseudo_caption"][best], docs[best]
 
 
-def draw_tile(image: np.ndarray, entries: Sequence[Entry], lines: int) -> Image.Image:
-    """One image (RGB uint8 [H, W, 3]) over its legend of `lines` lines; TILE pixels wide."""
+def draw_tile(name: str, image: np.ndarray, entries: Sequence[Entry], lines: int) -> Image.Image:
+    """One image (RGB uint8 [H, W, 3]) over its name and its legend of `lines` lines; TILE pixels wide."""
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(entries))]
     layers = [Layer(entry.mask, colour) for entry, colour in zip(entries, colours, strict=True)]
     legend = [(_legend(entry), colour) for entry, colour in zip(entries, colours, strict=True)]
     shown = _cut(legend or [("no object found", MUTED)], lines)
-    return draw_labelled(draw_masks(image, layers, TILE), shown, (TILE, TILE), lines)
+    return draw_labelled(draw_masks(image, layers, TILE), shown, (TILE, TILE), lines, title=name)
 
 
 def write_contact_sheet(
     images: Path, masks: Path, pairs: Path, sheet: Path, threshold: float, count: int = 24, columns: int = 4
 ) -> None:
-    """Writes the PNG `sheet` for the first `count` readable images. Raises UserError."""
-    rows: dict[str, list[dict[str, object]]] = {}
+    """Writes the PNG `sheet` for the first `count` images that have rows in the CSV or are known to stage 1.
+
+    Rows without an expression are left out. Raises UserError when an option, the CSV, an image or a mask does not fit.
+    """
+    if sheet.suffix != ".png":
+        raise UserError(f"--sheet {sheet}: the sheet is a PNG; give a name that ends in .png")
+    require_file_place(sheet, "--sheet")
+    if count < 1:
+        raise UserError(f"--count {count}: must be 1 or more")
+    rows: dict[str, list[Row]] = {}
     for row in read_pairs(pairs):
         rows.setdefault(str(row["img_name"]), []).append(row)
     store = MaskStore.existing(masks)
-    shown: list[tuple[np.ndarray, list[Entry]]] = []
-    for record in list_images(images):
-        if len(shown) == count:
-            break
-        found = rows.get(record.name, [])
-        if found:
-            record = replace(record, image_id=found[0]["img_id"])  # which an annotation file may have given
-        elif not store.is_known(record):
-            continue
+    records = list_images(images)
+    if rows and rows.keys().isdisjoint(record.name for record in records):
+        raise UserError(f"--images {images}: holds no image of {pairs}; give the folder that stage 2 had")
+    chosen = list(islice((record for record in records if record.name in rows or store.is_known(record)), count))
+    if not chosen:
+        raise UserError(f"--masks {masks}: holds nothing of the images in {images}; give the folders that stage 2 had")
+    lines = min(MOST_LINES, max(1, *(len(rows.get(record.name, ())) for record in chosen)))
+    tiles = [_tile_of(record, rows.get(record.name, ()), store, threshold, lines, pairs) for record in chosen]
+    content = io.BytesIO()
+    draw_sheet(tiles, min(columns, len(tiles))).save(content, "png")
+    write_output(sheet, content.getvalue())
+
+
+def _tile_of(
+    record: ImageRecord, rows: Sequence[Row], store: MaskStore, threshold: float, lines: int, pairs: Path
+) -> Image.Image:
+    try:
         image = decode_image(record.read(), record.name)
-        seg_ids, decoded = store.read(record).decode(*image.shape[:2])
-        by_id = dict(zip(seg_ids, decoded, strict=True))
-        best = [(by_id[row["seg_id"]], *best_expression(row)) for row in found]
-        shown.append((image, [Entry(mask, text, doc, doc > threshold) for mask, text, doc in best]))
-    lines = min(8, max((len(entries) for _, entries in shown), default=1))
-    tiles = [draw_tile(image, entries, lines) for image, entries in shown]
-    with writing(sheet):
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(tiles, min(columns, len(tiles))).save(sheet)
+        entries = []
+        for row in rows:
+            if not row["num_sent"]:
+                continue
+            mask = read_mask(store, row["img_id"], row["seg_id"], *image.shape[:2])
+            text, doc = best_expression(row)
+            entries.append(Entry(mask, text, doc, doc > threshold))
+    except BadInputError as error:
+        raise UserError(f"{pairs}, image {record.name!r:.80}: {error}") from error
+    return draw_tile(record.name, image, entries, lines)
 
 
 def _legend(entry: Entry) -> str:
@@ -97,7 +122,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--masks", type=Path, required=True, help="stage 1's folder of masks")
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--sheet", type=Path, required=True, help="PNG to write")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help=f"of the DoC filter (default: {THRESHOLD:g})")
+    parser.add_argument(
+        "--threshold", type=finite_number, default=THRESHOLD, help=f"of the DoC filter (default: {THRESHOLD:g})"
+    )
     parser.add_argument("--count", type=int, default=24, help="at most this many images (default: 24)")
     arguments = parser.parse_args(argv)
     write_contact_sheet(

@@ -15,8 +15,10 @@ Colour = tuple[int, int, int]
 PADDING = 10
 LINE = 18
 FONT_SIZE = 14
+MARGIN = 4
 BACKGROUND: Colour = (250, 250, 250)
 MUTED: Colour = (150, 150, 150)
+TITLE: Colour = (40, 40, 40)
 # Dark enough to be read as text on the light ground, bright enough to be seen as an outline.
 COLOURS: tuple[Colour, ...] = (
     (214, 39, 40),
@@ -54,19 +56,24 @@ def draw_masks(image: np.ndarray, layers: Iterable[Layer], side: int) -> np.ndar
     return picture
 
 
-def draw_labelled(picture: np.ndarray, legend: Sequence[tuple[str, Colour]], size: tuple[int, int], lines: int) -> Image.Image:
-    """A picture over its legend.
+def draw_labelled(
+    picture: np.ndarray, legend: Sequence[tuple[str, Colour]], size: tuple[int, int], lines: int, title: str = ""
+) -> Image.Image:
+    """A picture over its title and its legend.
 
     legend: text and colour of each line; what is too wide is cut. size: (width, height) of the field in which the picture
-    stands, in the middle and at the bottom. lines: the legend has room for this many.
+    stands, in the middle and at the bottom. lines: the legend has room for this many. title: a line before the legend, of which
+    the end is kept where it is too wide; "" for none.
     """
     width, height = size
-    tile = Image.new("RGB", (width, height + lines * LINE + PADDING), BACKGROUND)
-    tile.paste(Image.fromarray(picture), ((width - picture.shape[1]) // 2, height - picture.shape[0]))
-    pen = ImageDraw.Draw(tile)
     font = ImageFont.load_default(FONT_SIZE)
-    for number, (text, colour) in enumerate(legend):
-        pen.text((4, height + PADDING / 2 + number * LINE), _fitting(text, font, width - 8), fill=colour, font=font)
+    texts = [(_fitting(title, font, width - 2 * MARGIN, keep_end=True), TITLE)] if title else []
+    tile = Image.new("RGB", (width, height + (len(texts) + lines) * LINE + PADDING), BACKGROUND)
+    tile.paste(Image.fromarray(picture), ((width - picture.shape[1]) // 2, height - picture.shape[0]))
+    texts += [(_fitting(text, font, width - 2 * MARGIN), colour) for text, colour in legend]
+    pen = ImageDraw.Draw(tile)
+    for number, (text, colour) in enumerate(texts):
+        pen.text((MARGIN, height + PADDING / 2 + number * LINE), text, fill=colour, font=font)
     return tile
 
 
@@ -81,10 +88,15 @@ def draw_sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """`text`, cut so that it is at most `width` pixels wide."""
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float, keep_end: bool = False) -> str:
+    """`text` on one line, cut so that it is at most `width` pixels wide; its beginning stays, or its end."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
     if font.getlength(text) <= width:
         return text
+
+    def cut(length: int) -> str:
+        return f"…{text[len(text) - length :]}" if keep_end else f"{text[:length]}…"
+
     # Which cut is the first too wide: asking of each in turn takes minutes for a text of thousands of letters.
-    too_long = bisect_right(range(len(text)), width, key=lambda length: font.getlength(text[:length] + "…"))
-    return text[: max(0, too_long - 1)] + "…"
+    too_long = bisect_right(range(len(text)), width, key=lambda length: font.getlength(cut(length)))
+    return cut(max(0, too_long - 1))

@@ -58,6 +58,24 @@ def test_a_text_is_cut_to_the_longest_that_fits(text):
     np.testing.assert_array_equal(np.asarray(cut), np.asarray(whole))
 
 
+@pytest.mark.parametrize("title", ["short.png", "folder/" * 20 + "a.png", "WM" * 200])
+def test_of_a_title_that_is_too_wide_the_end_stays(title):
+    font = ImageFont.load_default(FONT_SIZE)
+    fitting = title
+    kept = len(title)
+    while font.getlength(fitting) > 192:
+        kept -= 1
+        fitting = "…" + title[-kept:]
+    cut, whole = (draw_labelled(GREY, [("a", MUTED)], (200, 50), 1, title=shown) for shown in (title, fitting))
+    np.testing.assert_array_equal(np.asarray(cut), np.asarray(whole))
+    assert cut.height == 50 + 2 * LINE + PADDING
+
+
+def test_a_line_end_within_a_text_is_a_space():
+    broken, whole = (draw_labelled(GREY, [(text, MUTED)], (200, 50), 1) for text in ("a\nb\tc", "a b c"))
+    np.testing.assert_array_equal(np.asarray(broken), np.asarray(whole))
+
+
 def test_a_picture_stands_in_the_middle_over_its_legend():
     tile = np.asarray(draw_labelled(GREY, [("a", COLOURS[0])], (100, 50), 3))
     assert tile.shape == (50 + 3 * LINE + PADDING, 100, 3)

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from pseudo_ris.config import ScoringConfig
@@ -73,7 +74,7 @@ def _image(
                 ref_id=row["index"],
                 object_id=row["index"],
                 seg_id=row["seg_id"],
-                mask=_mask(masks, image_id, row["seg_id"], height, width),
+                mask=Rle.of(read_mask(masks, image_id, row["seg_id"], height, width)),
                 sentences=sentences,
                 sent_ids=tuple(next(numbers) for _ in sentences),
             )
@@ -95,8 +96,12 @@ def kept_sentences(row: Row, threshold: float, fallback: Literal["drop", "unfilt
     return tuple(kept.text for kept in kept_candidates(captions, threshold, fallback))
 
 
-def _mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: int) -> Rle:
-    """The mask that a row is about. Raises BadInputError, also when it is blank: stage 2 gives such none."""
+def read_mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: int) -> np.ndarray:
+    """The mask, bool [H, W], that a row of a pairs CSV is about.
+
+    Raises BadInputError when it cannot be read, lies elsewhere than below the folder of masks, has another size or is blank:
+    stage 2 writes no row for a blank mask.
+    """
     name = f"{image_id}/{seg_id}.png"
     if not names_a_folder(image_id):
         raise BadInputError(f"img_id: {image_id!r:.80} is no name of a folder")
@@ -107,10 +112,10 @@ def _mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: int)
         raise BadInputError(f"{name!r:.80}: {error}") from error
     if mask.shape != (height, width):
         size = f"{mask.shape[1]}x{mask.shape[0]}"
-        raise BadInputError(f"{name!r:.80}: {size} pixels, its image has {width}x{height}; make the masks anew")
+        raise BadInputError(f"{name!r:.80}: {size} pixels, its image has {width}x{height}; make the masks again")
     if mask.all() or not mask.any():
-        raise BadInputError(f"{name!r:.80}: is blank (all 0 or all 1); make the masks anew")
-    return Rle.of(mask)
+        raise BadInputError(f"{name!r:.80}: is blank (all 0 or all 1); make the masks again")
+    return mask
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:

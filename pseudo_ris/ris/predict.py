@@ -18,7 +18,7 @@ from pseudo_ris.cli import run_recipe
 from pseudo_ris.device import pick_device
 from pseudo_ris.drawing import COLOURS, Layer, draw_labelled, draw_masks
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.files import write_atomic
+from pseudo_ris.files import require_file_place, write_output
 from pseudo_ris.images import decode_image, read_bytes
 from pseudo_ris.ris.checkpoints import load_model
 from pseudo_ris.ris.evaluation import at_original_size, margins
@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.output.suffix != ".png":
         raise UserError(f"--output {arguments.output}: the overlay is a PNG; give a name that ends in .png")
+    require_file_place(arguments.output, "--output")
     if not all(expression.strip() for expression in arguments.expression):
         raise UserError("--expression: is empty; say what to find")
     try:
@@ -73,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{100 * mask.mean():.1f}% of the image: {expression}")
     overlay = io.BytesIO()
     draw_overlay(image, masks, arguments.expression).save(overlay, "png")
-    write_atomic(arguments.output, overlay.getvalue())
+    write_output(arguments.output, overlay.getvalue())
     print(f"overlay: {arguments.output}")
     return 0
 

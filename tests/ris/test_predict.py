@@ -84,3 +84,9 @@ def test_what_cannot_be_done_is_one_line(checkpoint, photo, tmp_path, changed, m
         main([text for pair in (options | changed).items() for text in pair])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "o.png").exists()
+
+
+def test_a_folder_cannot_be_the_overlay(photo, tmp_path):
+    (tmp_path / "o.png").mkdir()
+    with pytest.raises(UserError, match=r"--output .*o\.png: is a folder; give the name of a file"):
+        main(["--image", photo, "--checkpoint", "nowhere.pt", "--expression", "red", "--output", str(tmp_path / "o.png")])
