@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs stage 1 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
     config = parse_config(MaskGenerationConfig, argv, __doc__)
     shard = Shard.parse(config.shard)
-    records = list_records(config)
+    records = list_records(config, Path(config.masks))
     store = MaskStore(Path(config.masks))
     with (
         store.working(shard),

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs stage 2 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
     config = parse_config(CaptionGenerationConfig, argv, __doc__)
     shard = Shard.parse(config.shard)
-    records = list_records(config)
+    records = list_records(config, Path(config.masks))
     parts = PartStore(Path(config.output), config.name)
     if parts.output.resolve() == Path(config.masks).resolve():
         raise UserError(f"--output {parts.output}: holds the masks; give another folder")

@@ -20,7 +20,7 @@ from pseudo_ris.config import ScoringConfig
 from pseudo_ris.drawing import COLOURS, MUTED, Colour, Layer, draw_labelled, draw_masks, draw_sheet
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.files import require_file_place, write_output
-from pseudo_ris.images import decode_image, list_images
+from pseudo_ris.images import decode_image, list_images, require_outside
 from pseudo_ris.interchange.csv_pairs import read_mask
 from pseudo_ris.interchange.pair_rows import Row
 from pseudo_ris.interchange.pairs import read_pairs
@@ -127,6 +127,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--count", type=int, default=24, help="at most this many images (default: 24)")
     arguments = parser.parse_args(argv)
+    require_outside(arguments.sheet, arguments.images, "--sheet")
     write_contact_sheet(
         arguments.images, arguments.masks, arguments.pairs, arguments.sheet, arguments.threshold, arguments.count
     )

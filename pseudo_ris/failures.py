@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.files import write_atomic, writing
+from pseudo_ris.image_ids import printable
 from pseudo_ris.image_loop import Failure
 
 FAILURES_FILE = "failures.csv"
@@ -30,14 +31,20 @@ def read_failures(path: Path) -> list[Failure]:
     return [Failure(*row) for row in rows]
 
 
+def all_failures(folder: Path) -> dict[str, Failure]:
+    """The failures in a stage's folder by image name; those that shards list are newer than failures.csv. Raises UserError."""
+    paths = (folder / FAILURES_FILE, *sorted(folder.glob(FAILURES_OF_SHARDS)))
+    return {failure.image: failure for path in paths for failure in read_failures(path)}
+
+
 def write_failures(path: Path, failures: Iterable[Failure]) -> None:
-    """Writes a failures.csv, or removes it when there are none. Raises UserError."""
+    """Writes a failures.csv, or removes it when there are none; names that are not UTF-8 are escaped. Raises UserError."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = [(failure.image_id, failure.image, failure.reason, failure.key) for failure in failures]
     writer.writerows([COLUMNS, *rows])
     if rows:
-        write_atomic(path, text.getvalue())
+        write_atomic(path, printable(text.getvalue()))
     else:
         with writing(path):
             path.unlink(missing_ok=True)

@@ -118,6 +118,17 @@ def prepare_folder(folder: Path, clear: bool = True) -> None:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
+def is_case_sensitive(folder: Path) -> bool:
+    """Whether the file system tells `Dog` from `dog`, judged by a file that is in the folder; True where there is none."""
+    try:
+        for path in folder.iterdir():
+            if (other := path.with_name(path.name.swapcase())) != path:
+                return not (other.exists() and other.samefile(path))
+    except OSError:  # the folder is missing, or the file is a lock that has just been removed
+        pass
+    return True
+
+
 def digest(*parts: Any) -> str:
     """Sha256 (hex) of bytes, dataclasses and JSON-able values, in order."""
     state = hashlib.sha256()

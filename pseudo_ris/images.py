@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from os.path import isfile, splitext
 from pathlib import Path
@@ -16,91 +16,147 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.garbage import no_collection
+from pseudo_ris.image_ids import META, image_id_of
 from pseudo_ris.records import ImageRecord
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+"""Pillow's names of what the files may hold. Of its other decoders some start programs (PostScript) or check sizes too late."""
+KNOWN_TYPES = " ".join(sorted(SUFFIXES))
+UNREAD_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("arw", "avif", "cr2", "cr3", "dng", "eps", "gif", "heic", "heif", "ico", "j2k", "jfif"),
+        *("jp2", "jxl", "nef", "pgm", "pnm", "ppm", "psd", "raw", "svg", "tga"),
+    )
+)
+"""Other types of images: files of these are counted, so that the user learns that they are skipped."""
 MIN_SIDE = 8
 MAX_PIXELS = 100_000_000
-MAX_ID_BYTES = 200
-RESERVED_IDS = frozenset({"_meta", "_failures", ""})
-FORBIDDEN_IN_IDS = frozenset("/\0")
-MAX_NAMED_TWINS = 3
-REMEDY = "rename the file, or mend the list that gives it its id"
-COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
+MAX_NAMED = 3
 
 # MAX_PIXELS is checked below, with an error of our own.
 Image.MAX_IMAGE_PIXELS = None
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What is below a folder of images.
+
+    names: of the images, relative paths with `/`, ordered. unread: how many files there are of each type of image that is not
+    read. left_out: folders of masks, relative paths.
+    """
+
+    folder: Path
+    names: list[str]
+    unread: Counter[str]
+    left_out: list[str]
+
+    @property
+    def records(self) -> list[ImageRecord]:
+        """The images, in the order of `names`."""
+        # A Path in each would take half of the memory.
+        return [ImageRecord(image_id_of(name), name, partial(read_below, self.folder, name)) for name in self.names]
+
+    def notices(self) -> Iterator[str]:
+        """What a user may miss, a line each."""
+        if self.unread:
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.unread.items()))
+            yield f"{self.folder}: {self.unread.total()} files are skipped ({counts}); convert them to one of {KNOWN_TYPES}"
+        for name in self.left_out[:MAX_NAMED]:
+            yield f"{self.folder / name}: is skipped: it holds masks (this run's, or with {META} beside them)"
+        if len(self.left_out) > MAX_NAMED:
+            yield f"{self.folder}: {len(self.left_out) - MAX_NAMED} more folders of masks are skipped"
+
+
 @no_collection()
 def list_images(folder: Path) -> list[ImageRecord]:
-    """All images below `folder`, ordered by relative path; hidden files and folders are left out.
+    """All images below `folder`, ordered by relative path. Raises UserError as `look_below`."""
+    return look_below(folder).records
 
-    Raises UserError when the folder is missing or holds no image.
+
+def look_below(folder: Path, masks: Path | None = None) -> Listing:
+    """The images below `folder`, which may also be a single image file.
+
+    Hidden files and folders, linked folders and folders of masks are left out. masks: where this run's are. Others are told by
+    their `_meta`, beside which there are no images.
+    Raises UserError when there is no such folder, it cannot be read, holds no image or is that of the masks.
     """
+    if folder.is_file():
+        return _single(folder)
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder; give the folder that holds the images")
-    # A Path in each would take half of the memory.
+    own = _relative(masks, folder) if masks is not None else None
+    if own == "":
+        raise UserError(f"--masks {masks}: is the folder of images, too; give the masks a folder of their own")
+    found = Listing(folder, [], Counter(), [])
     try:
-        names = sorted(_names_below(folder))
+        _fill(found, own)
     except OSError as error:
-        raise UserError(f"--images {folder}: {error.filename} cannot be read ({error.strerror}); check its rights") from error
-    records = [ImageRecord(image_id_of(name), name, partial(read_below, folder, name)) for name in names]
-    if not records:
-        raise UserError(f"--images {folder}: holds no image; known types are {' '.join(sorted(SUFFIXES))}")
-    return records
+        place = str(error.filename)[:200]
+        raise UserError(
+            f"--images {folder}: {place} cannot be read ({error.strerror}); check the folder and its rights"
+        ) from error
+    if not found.names:
+        why = "".join(f"; {notice}" for notice in found.notices())
+        raise UserError(f"--images {folder}: holds no image; known types are {KNOWN_TYPES}{why}")
+    found.names.sort()
+    found.left_out.sort()
+    return found
 
 
-def _names_below(folder: Path | str, prefix: str = "") -> Iterator[str]:
-    """Relative paths of the images below a folder, in any order; hidden and linked folders are left out. Made for millions."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _names_below(entry.path, f"{prefix}{entry.name}/")
-            elif splitext(entry.name)[1].lower() in SUFFIXES and _is_file(entry):  # noqa: PTH122 (a Path costs far more)
-                yield prefix + entry.name
+def require_outside(path: Path, images: Path, option: str) -> None:
+    """Raises UserError when an image file at `path`, or a folder of some, would be listed with the images."""
+    if images.is_dir() and _relative(path, images) is not None:
+        raise UserError(f"{option} {path}: lies in the folder of images and would be taken for one of them; write it elsewhere")
+
+
+def _single(path: Path) -> Listing:
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"--images {path}: is a file, but no image of a known type ({KNOWN_TYPES}); convert it or give a folder"
+        )
+    return Listing(path.parent, [path.name], Counter(), [])
+
+
+def _relative(path: Path, folder: Path) -> str | None:
+    """`path` relative to the folder, with `/`, "" for the folder itself; None where it lies elsewhere."""
+    place, above = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    if not place.is_relative_to(above):
+        return None
+    return "" if place == above else place.relative_to(above).as_posix()
+
+
+def _fill(found: Listing, masks: str | None) -> None:
+    """Looks at all folders below found.folder, in any order. Made for millions of files and folders of any depth."""
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        names: list[str] = []
+        below: list[str] = []
+        with os.scandir(f"{found.folder}/{prefix}") as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(name)
+                    continue
+                suffix = splitext(name)[1].lower()  # noqa: PTH122 (a Path costs far more)
+                if suffix in SUFFIXES and _is_file(entry):
+                    names.append(prefix + name)
+                elif suffix in UNREAD_SUFFIXES:
+                    found.unread[suffix] += 1
+        if (META in below and not names) or (prefix and prefix[:-1] == masks):
+            found.left_out.append(prefix[:-1])
+            continue
+        found.names.extend(names)
+        waiting.extend(f"{prefix}{name}/" for name in below)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
     """A link to itself is none; DirEntry's own question would raise an error."""
     return isfile(entry.path) if entry.is_symlink() else entry.is_file()  # noqa: PTH113
-
-
-def image_id_of(name: str) -> str:
-    """Id of the image at relative path `name`: `COCO_train2014_000000000009.jpg` -> "9", `a/b.png` -> "a__b"."""
-    stem = name.rsplit(".", 1)[0]
-    coco = COCO_NAME.fullmatch(stem.rsplit("/", 1)[-1])
-    return str(int(coco[1])) if coco else stem.replace("/", "__")
-
-
-def check_ids(records: Sequence[ImageRecord]) -> dict[str, str]:
-    """Image names that cannot be told apart or stored by their id: name -> reason."""
-    counts = Counter(record.image_id for record in records)
-    twins: dict[str, list[str]] = defaultdict(list)
-    reasons: dict[str, str] = {}
-    for record in records:
-        image_id = record.image_id
-        if counts[image_id] > 1:
-            twins[image_id].append(record.name)
-        elif not names_a_folder(image_id):
-            reasons[record.name] = f"image id {image_id[:40]} is reserved, too long or no name of a folder; {REMEDY}"
-    for image_id, names in twins.items():
-        reasons |= {name: f"image id {image_id} is also that of {_others(names, name)}; {REMEDY}" for name in names}
-    return reasons
-
-
-def _others(names: Sequence[str], name: str) -> str:
-    others = [other for other in names[: MAX_NAMED_TWINS + 1] if other != name][:MAX_NAMED_TWINS]
-    more = len(names) - 1 - len(others)
-    return ", ".join(others) + (f" and {more} more" if more else "")
-
-
-def names_a_folder(image_id: str) -> bool:
-    """Whether a folder of masks can have the id as its name."""
-    allowed = image_id not in RESERVED_IDS and not image_id.startswith(".") and FORBIDDEN_IN_IDS.isdisjoint(image_id)
-    return allowed and len(image_id.encode()) <= MAX_ID_BYTES
 
 
 def read_below(folder: Path, name: str) -> bytes:
@@ -119,6 +175,11 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def open_image(data: bytes) -> Image.Image:
+    """An image file of one of FORMATS, its pixels not yet decoded. Nothing else calls Image.open; raises what that raises."""
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decodes an image file to RGB uint8 [H, W, 3], upright by its EXIF orientation.
 
@@ -126,12 +187,15 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     Raises BadInputError when the file is no whole image, is smaller than 8 pixels a side or larger than 100 megapixels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with open_image(data) as file:
             _check_size(file.size, name)
             file.load()
             pixels = np.array(_to_rgb(ImageOps.exif_transpose(file), name))  # a copy: Pillow's own is read-only
     except UnidentifiedImageError as error:  # its own text holds a memory address
-        raise BadInputError(f"{name}: not a readable image (unknown format); replace the file") from error
+        known = ", ".join(FORMATS)
+        raise BadInputError(
+            f"{name}: not a readable image (none of {known}, or damaged); convert or replace the file"
+        ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadInputError(f"{name}: not a readable image ({error}); replace the file") from error
     return pixels

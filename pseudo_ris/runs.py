@@ -19,9 +19,9 @@ from tqdm import tqdm
 from pseudo_ris.engine.job import Died
 from pseudo_ris.errors import UserError
 from pseudo_ris.failures import FAILURES_FILE, FAILURES_OF_SHARDS, read_failures, write_failures
-from pseudo_ris.files import writing
+from pseudo_ris.files import is_case_sensitive, writing
+from pseudo_ris.image_ids import require_distinct, unusable_images
 from pseudo_ris.image_loop import Failure, ImageLoop, Outcome, read_ahead
-from pseudo_ris.images import check_ids
 from pseudo_ris.progress import Heartbeat, ProgressLine, Workers
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.shards import ALL, Shard
@@ -54,7 +54,7 @@ class Run(ImageLoop):
     it says how far it is in `<folder>/.status.json`; the folder must be its own until it is left.
 
     Args:
-        records: all images of the stage, also where only a shard of them is worked on (ids may clash between shards).
+        records: all images of the stage, also where only a shard of them is worked on (ids must differ across shards, too).
         shard: which of them this run works on. Each shard has a failures file of its own, which starts from what
             failures.csv says of its images; the next run on all images takes the shards' files into failures.csv.
     """
@@ -79,7 +79,8 @@ class Run(ImageLoop):
         self.tracebacks = Tracebacks(folder)
         self.counts: Counter[str] = Counter()
         self._current: set[str] = set()
-        self._unusable = check_ids(records)
+        self._unusable = unusable_images(records)
+        require_distinct(records, is_case_sensitive(folder))
         self._workers: Workers | None = None
         self._by_worker: dict[str, _Share] = {}
         self._line: ProgressLine | None = None
@@ -113,7 +114,7 @@ class Run(ImageLoop):
                 yield record
 
     def usable(self) -> list[ImageRecord]:
-        """The images that must be looked at; takes note of the others: ids that clash, results that are known to be today's."""
+        """The images that must be looked at; takes note of the others: unusable ids, results that are known to be today's."""
         found = []
         for record in self.records:
             if record.name in self._unusable:

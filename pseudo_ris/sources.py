@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,8 @@ from pseudo_ris.config import CaptionGenerationConfig, SourceConfig
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.files import digest
 from pseudo_ris.garbage import no_collection
-from pseudo_ris.images import image_id_of, list_images
+from pseudo_ris.image_ids import image_id_of
+from pseudo_ris.images import list_images, look_below
 from pseudo_ris.interchange.record_lmdb import RecordLmdb
 from pseudo_ris.interchange.refer import INSTANCES, plain_name
 from pseudo_ris.interchange.safe_paths import check_name, file_inside, reader_inside
@@ -26,9 +28,10 @@ LISTS = ("coco", "refer", "anns", "lmdb")
 
 
 @no_collection()
-def list_records(source: SourceConfig) -> list[ImageRecord]:
+def list_records(source: SourceConfig, masks: Path | None = None) -> list[ImageRecord]:
     """The images of a stage, ordered by name; an image has the same id and bytes whichever source lists it.
 
+    masks: the stage's folder of masks, which may be below that of the images. Prints what else is left out there.
     Raises UserError when several lists are given, when a list cannot be read, gives an image two ids or names one that is not
     there, and when a name leads out of the folder of images, also by a symbolic link: such a list is refused as a whole.
     """
@@ -44,7 +47,10 @@ def list_records(source: SourceConfig) -> list[ImageRecord]:
         return find_images(folder, anns_names(Path(source.anns)))
     if source.lmdb:
         return lmdb_images(Path(source.lmdb))
-    return list_images(folder)
+    listing = look_below(folder, masks)
+    for notice in listing.notices():
+        print(notice, file=sys.stderr)
+    return listing.records
 
 
 def open_masks(config: CaptionGenerationConfig) -> MaskStore | GivenMasks:

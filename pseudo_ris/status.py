@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pseudo_ris.cli import run_recipe
 from pseudo_ris.compaction.archive import SHARDS, count_rows
 from pseudo_ris.errors import UserError
-from pseudo_ris.failures import FAILURES_FILE, FAILURES_OF_SHARDS, read_failures
+from pseudo_ris.failures import FAILURES_FILE, all_failures
 from pseudo_ris.image_loop import Failure
 from pseudo_ris.interchange.parts import FOLDER_SUFFIX
 from pseudo_ris.masks.store import META
@@ -147,8 +147,7 @@ def stage_folders(folder: Path) -> list[Path]:
 def look_at(folder: Path) -> FolderSeen:
     """What there is to know of a folder of stage 1 or 2. Raises UserError when its list of failures is none."""
     runs, is_read = _runs(folder)
-    listed = [folder / FAILURES_FILE, *sorted(folder.glob(FAILURES_OF_SHARDS))]
-    failures = {failure.image: failure for path in listed for failure in read_failures(path)}
+    failures = all_failures(folder)
     ordered = [failures[image] for image in sorted(failures)]
     kind = _kind(folder) or "pairs"
     results = {kind if kind == "masks" else place.stem: _count_results(place) for place in _places(folder)}

@@ -1,16 +1,22 @@
 """Listing and decoding of images, readable and not."""
 
 import io
+import os
 import pickle
+import struct
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+import pseudo_ris
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.images import check_ids, decode_image, image_id_of, list_images, read_bytes
-from pseudo_ris.records import ImageRecord
+from pseudo_ris.images import decode_image, list_images, look_below, read_bytes, require_outside
+from pseudo_ris.interchange.csv_pairs import upright_size
+from pseudo_ris.interchange.mask_png import decode_mask
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -22,21 +28,6 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 @pytest.fixture
 def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("name", "image_id"),
-    [
-        ("COCO_train2014_000000000009.jpg", "9"),
-        ("val/COCO_val2014_000000123456.jpg", "123456"),
-        ("train2017/000000000030.jpg", "30"),
-        ("dog.jpg", "dog"),
-        ("a/b/c.d.png", "a__b__c.d"),
-        ("0009.jpg", "0009"),
-    ],
-)
-def test_image_ids(name, image_id):
-    assert image_id_of(name) == image_id
 
 
 def test_listing_is_recursive_sorted_and_skips_the_rest(tmp_path):
@@ -92,30 +83,68 @@ def test_records_read_their_own_file_also_in_another_process(tmp_path):
         records[1].read()
 
 
-def test_two_images_with_one_id_are_both_refused(tmp_path):
-    for name in ("a.jpg", "a.png", "b.jpg", "c/d.jpg", "c__d.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    reasons = check_ids(list_images(tmp_path))
-    assert sorted(reasons) == ["a.jpg", "a.png", "c/d.jpg", "c__d.jpg"]
-    assert reasons["a.jpg"] == "image id a is also that of a.png; rename the file, or mend the list that gives it its id"
+def test_folders_of_any_depth_are_walked(tmp_path):
+    place, levels = tmp_path, 1100
+    for _ in range(levels):
+        place = place / "d"
+        place.mkdir()
+    try:
+        (place / "x.jpg").write_bytes(b"deep")
+        (record,) = list_images(tmp_path)
+        assert record.name == "d/" * levels + "x.jpg"
+        assert record.read() == b"deep"
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # shutil.rmtree is recursive
 
 
-def test_many_images_with_one_id_are_refused_in_few_words():
-    reasons = check_ids([ImageRecord("0", f"{n}.jpg", bytes) for n in range(20000)])
-    assert reasons["7.jpg"].startswith("image id 0 is also that of 0.jpg, 1.jpg, 2.jpg and 19996 more; rename the file")
-    assert reasons["1.jpg"].startswith("image id 0 is also that of 0.jpg, 2.jpg, 3.jpg and 19996 more; rename the file")
-    assert len(reasons) == 20000
+def test_a_single_image_is_a_folder_of_one(tmp_path):
+    touched(tmp_path, "a.JPG", "b.jpg", "c.heic")
+    (record,) = list_images(tmp_path / "a.JPG")
+    assert (record.image_id, record.name, record.read()) == ("a", "a.JPG", b"a.JPG")
+    with pytest.raises(UserError, match=r"c\.heic: is a file, but no image of .*\.jpg.*convert it or give a folder"):
+        list_images(tmp_path / "c.heic")
 
 
-def test_ids_that_cannot_be_folder_names_are_refused(tmp_path):
-    (tmp_path / "_meta.png").touch()
-    folder = tmp_path / ("x" * 150)
-    folder.mkdir()
-    (folder / ("y" * 150 + ".png")).touch()
-    assert len(check_ids(list_images(tmp_path))) == 2
-    ids = ["../x", "a/b", "/x", ".lock", "..", "", "a\0b"]
-    assert len(check_ids([ImageRecord(image_id, f"{n}.jpg", bytes) for n, image_id in enumerate(ids)])) == len(ids)
+def test_images_of_other_types_are_counted(tmp_path):
+    touched(tmp_path, "a.jpg", "b.HEIC", "c/d.heic", "c/e.gif", "notes.txt", ".hidden.gif")
+    (notice,) = look_below(tmp_path).notices()
+    assert "3 files are skipped (1 .gif, 2 .heic); convert them" in notice
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(UserError, match=r"holds no image; .*1 \.gif, 2 \.heic"):
+        list_images(tmp_path)
+
+
+def test_masks_inside_the_folder_of_images_are_no_images(tmp_path):
+    touched(tmp_path, "a.jpg", "out/masks/_meta/a.json", "out/masks/a/0.png", "given/a/0.png", "b/c.jpg")
+    assert [record.name for record in list_images(tmp_path)] == ["a.jpg", "b/c.jpg", "given/a/0.png"]
+    found = look_below(tmp_path, tmp_path / "b" / ".." / "given")
+    assert (found.names, found.left_out) == (["a.jpg", "b/c.jpg"], ["given", "out/masks"])
+    assert ["given: is skipped" in notice for notice in found.notices()] == [True, False]
+    with pytest.raises(UserError, match=r"holds no image; .*_meta"):
+        list_images(tmp_path / "out" / "masks")
+    with pytest.raises(UserError, match=r"--masks .*: is the folder of images, too; give the masks a folder of their own"):
+        look_below(tmp_path, tmp_path / "b" / "..")
+
+
+def test_the_masks_of_a_run_in_the_current_folder_are_no_images(tmp_path, monkeypatch):
+    touched(tmp_path, "a.jpg", "masks/a/0.png")
+    monkeypatch.chdir(tmp_path)
+    assert look_below(Path(), Path("masks")).names == ["a.jpg"]
+
+
+def test_a_folder_of_images_that_is_called_meta_hides_no_others(tmp_path):
+    touched(tmp_path, "_meta/a.jpg", "b.jpg")
+    assert [record.name for record in list_images(tmp_path)] == ["_meta/a.jpg", "b.jpg"]
+
+
+def test_image_files_may_not_be_written_among_the_images(tmp_path, monkeypatch):
+    touched(tmp_path, "photos/a.jpg")
+    monkeypatch.chdir(tmp_path)
+    for place in ("photos/sheet.png", "photos/x/sheet.png", "photos"):
+        with pytest.raises(UserError, match=f"--sheet {place}: lies in the folder of images.*elsewhere"):
+            require_outside(Path(place), Path("photos"), "--sheet")
+    require_outside(Path("sheet.png"), Path("photos"), "--sheet")
+    require_outside(Path("photos/a.jpg/sheet.png"), Path("photos/a.jpg"), "--sheet")
 
 
 def test_rgb_png_is_read_exactly(pixels):
@@ -176,12 +205,58 @@ def test_the_reason_for_one_file_is_always_the_same():
         with pytest.raises(BadInputError) as caught:
             decode_image(b"no image", "broken.jpg")
         reasons.add(str(caught.value))
-    assert reasons == {"broken.jpg: not a readable image (unknown format); replace the file"}
+    (reason,) = reasons
+    assert "JPEG, PNG, BMP, WEBP, TIFF" in reason
+    assert "convert or replace the file" in reason
 
 
 def test_too_many_pixels_are_refused_before_decoding():
     with pytest.raises(BadInputError, match="megapixels"):
         decode_image(encoded(Image.new("1", (20000, 20000))), "huge.png")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n{} loop\n%%EOF\n"
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch) -> Path:
+    """A program `gs` that only notes, in the file whose path this is, that it was started."""
+    started = tmp_path / "started"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "gs"
+    program.write_text(f"#!/bin/sh\necho started >> {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow remembers what it has found
+    return started
+
+
+def test_postscript_in_an_image_file_is_not_run(ghostscript):
+    for decode in (partial(decode_image, name="x.jpg"), decode_mask, partial(upright_size, name="x.jpg")):
+        with pytest.raises(BadInputError, match="not a readable image"):
+            decode(POSTSCRIPT)
+    assert not ghostscript.exists()
+
+
+def icon_of(png: bytes) -> bytes:
+    """An ICO file with one picture, said to have 16 x 16 pixels."""
+    return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(png), 22) + png
+
+
+def test_a_large_picture_in_an_icon_is_not_decoded():
+    with pytest.raises(BadInputError, match=r"not a readable image \(none of"):
+        decode_image(icon_of(encoded(Image.new("1", (3000, 3000)))), "x.png")
+
+
+def test_only_one_place_opens_images():
+    calls = [path.name for path in Path(pseudo_ris.__path__[0]).rglob("*.py") if "Image.open(" in path.read_text()]
+    assert calls == ["images.py"]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF"])
+def test_every_listed_type_is_read(kind):
+    options = {"save_all": True, "append_images": [Image.new("RGB", (30, 20))]} if kind == "MPO" else {}
+    assert decode_image(encoded(Image.new("RGB", (30, 20), "red"), kind, **options), "x").shape == (20, 30, 3)
 
 
 def test_empty_and_missing_files(tmp_path):

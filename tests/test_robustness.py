@@ -118,8 +118,9 @@ def awkward_images(demo_images, tmp_path) -> Path:
         "rgba.png": encoded(scenes[4].convert("RGBA"), "PNG"),
         "one_pixel.png": encoded(Image.new("RGB", (1, 1)), "PNG"),
         "rotated.jpg": encoded(scenes[5].resize((320, 200)), "JPEG", exif=rotation),
-        "twin.jpg": jpeg,
-        "twin.png": encoded(scenes[1], "PNG"),
+        "whole.jpg": jpeg,
+        "Failures.CSV.png": encoded(scenes[1], "PNG"),
+        "caf\udce9.jpg": jpeg,
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -128,21 +129,24 @@ def awkward_images(demo_images, tmp_path) -> Path:
 
 def test_bad_images_are_recorded_and_none_stops_the_others(awkward_images, tmp_path):
     masks, output = tmp_path / "masks", tmp_path / "pairs"
-    bad = {"truncated.jpg", "empty.jpg", "text.jpg", "one_pixel.png", "twin.jpg", "twin.png"}
+    bad = {"truncated.jpg", "empty.jpg", "text.jpg", "one_pixel.png", "Failures.CSV.png", r"caf\xe9.jpg"}
     assert stage1(awkward_images, masks) == EXIT_FAILURES
     assert {failure.image for failure in read_failures(masks / "failures.csv")} == bad
     assert stage2(awkward_images, masks, output) == EXIT_FAILURES
-    assert {failure.image for failure in read_failures(output / "failures.csv")} == bad
+    reasons = {failure.image: failure.reason for failure in read_failures(output / "failures.csv")}
+    assert reasons.keys() == bad
+    assert "generate_masks failed on this image (text.jpg: not a readable image" in reasons["text.jpg"]
     rows = read_pairs(output / f"{NAME}.csv")
-    good = {"deep.png", "grey.png", "rgba.png", "rotated.jpg", "scene_00000.png"}
+    good = {"deep.png", "grey.png", "rgba.png", "rotated.jpg", "scene_00000.png", "whole.jpg"}
     assert {row["img_name"] for row in rows} | without_masks(masks) == good
     rotated = cv2.imread(str(next((masks / "rotated").glob("*.png"))), cv2.IMREAD_UNCHANGED)
     assert rotated.shape == (320, 200), "masks of an EXIF-rotated photo stand upright"
-    (awkward_images / "twin.png").unlink()
-    (awkward_images / "truncated.jpg").write_bytes((awkward_images / "twin.jpg").read_bytes())
+    for name in ("caf\udce9.jpg", "Failures.CSV.png"):
+        (awkward_images / name).unlink()
+    (awkward_images / "truncated.jpg").write_bytes((awkward_images / "whole.jpg").read_bytes())
     assert stage1(awkward_images, masks, "--retry-failed") == EXIT_FAILURES
     assert {failure.image for failure in read_failures(masks / "failures.csv")} == {"empty.jpg", "text.jpg", "one_pixel.png"}
-    assert (masks / "_meta" / "twin.json").exists()
+    assert (masks / "_meta" / "truncated.json").exists()
 
 
 def without_masks(masks: Path) -> set[str]:

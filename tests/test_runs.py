@@ -74,10 +74,11 @@ def test_retry_redoes_just_the_failed_and_never_counts_stale_results(tmp_path):
     assert run.counts["left_out"] == 1
 
 
-def test_clashing_ids_fail_without_stopping_others(tmp_path):
-    tried, code, _ = work(tmp_path, records("a.jpg", "a.png", "b.jpg"))
-    assert (tried, code) == (["b.jpg"], EXIT_FAILURES)
-    assert [failure.image for failure in read_failures(tmp_path / "failures.csv")] == ["a.jpg", "a.png"]
+@pytest.mark.parametrize("shard", [ALL, *HALVES])
+def test_two_images_with_one_id_end_the_run_before_it_begins(tmp_path, shard):
+    with pytest.raises(UserError, match=r"a\.jpg, a\.png: have the same image id a; rename"):
+        work(tmp_path, records("a.jpg", "a.png", "b.jpg"), shard=shard)
+    assert not (tmp_path / "failures.csv").exists()
 
 
 def test_no_image_can_be_named_like_the_folder_of_tracebacks(tmp_path):
@@ -280,17 +281,17 @@ class Notebook:
 def test_what_the_keeper_knows_to_be_unchanged_is_not_handed_out(tmp_path, retry):
     work(tmp_path, FOUR, bad=("a.jpg", "d.jpg"))
     keeper = Notebook("a.jpg", "c.jpg")
-    with Run("test", tmp_path, records("a.jpg", "b.jpg", "c.jpg", "d.jpg", "b.png"), retry, keeper=keeper) as run:
+    with Run("test", tmp_path, records("a.jpg", "shards.jpg", "c.jpg", "d.jpg", "_meta.png"), retry, keeper=keeper) as run:
         handed = run.usable()
         run.take(handed[0], Outcome("d.jpg", "made"))
         assert [record.name for record in run.current()] == ["a.jpg", "c.jpg", "d.jpg"]
         run.close()
     assert [record.name for record in handed] == ["d.jpg"]
-    assert keeper.asked == ["a.jpg", "c.jpg", "d.jpg"], "not those whose ids clash"
+    assert keeper.asked == ["a.jpg", "c.jpg", "d.jpg"], "not those whose ids are reserved"
     assert keeper.told == [
-        ("a.jpg", "reused"), ("b.jpg", "failed"), ("c.jpg", "reused"), ("b.png", "failed"), ("d.jpg", "made"),
+        ("a.jpg", "reused"), ("shards.jpg", "failed"), ("c.jpg", "reused"), ("_meta.png", "failed"), ("d.jpg", "made"),
     ]  # fmt: skip
-    assert failed_images(tmp_path / "failures.csv") == ["b.jpg", "b.png"], "what has a result is no failure"
+    assert failed_images(tmp_path / "failures.csv") == ["_meta.png", "shards.jpg"], "what has a result is no failure"
 
 
 def test_the_summary_says_what_each_worker_has_done(tmp_path, capsys):
@@ -386,9 +387,9 @@ def test_a_closing_run_that_stops_at_once_loses_no_failure(tmp_path):
     assert failed_images(tmp_path / "failures.csv") == ["a.jpg"]
 
 
-def test_ids_that_clash_between_shards_are_found_by_both(tmp_path):
-    images = records("a.jpg", "a.png", "b.jpg")
+def test_unusable_ids_are_listed_by_shards_and_by_the_closing_run(tmp_path):
+    images = records("_failures.jpg", "_meta.png", "b.jpg")
     assert [work(tmp_path, images, shard=shard)[0] for shard in HALVES] == [["b.jpg"], []]
     work(tmp_path, images, done=("b.jpg",))
-    assert failed_images(tmp_path / "failures.csv") == ["a.jpg", "a.png"]
+    assert failed_images(tmp_path / "failures.csv") == ["_failures.jpg", "_meta.png"]
     assert {failure.key for failure in read_failures(tmp_path / "failures.csv")} == {""}, "no other image's"

@@ -26,6 +26,7 @@ from pseudo_ris.shards import ALL, Shard, reading_from, working_in
 ROOT = Path(__file__).parents[1]
 STAGE1 = ROOT / "generate_masks" / "cutler_sam_masks.py"
 STAGE2 = ROOT / "generate_pseudo_supervision" / "distinctive_caption_generation.py"
+RESERVED = ("_failures.png", "_meta.png")
 HOLD = """
 import sys
 from pathlib import Path
@@ -159,18 +160,18 @@ def pairs_options() -> list[str]:
 
 @pytest.fixture(scope="module")
 def one_process(demo_images, tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
-    """Four scenes, a broken image, two images with one id, one in each half; and all that one process makes of them."""
+    """Four scenes, a broken image, two whose ids are reserved, one in each half; and all that one process makes of them."""
     folder = tmp_path_factory.mktemp("one_process")
     images = folder / "images"
     images.mkdir()
     for path in sorted(demo_images.iterdir())[:5]:
         shutil.copy(path, images)
     (images / "broken.jpg").write_bytes(b"no image")
-    for name in ("scene_00003.png", "scene_00003.webp", "scene_00004.jpg"):
+    for name in RESERVED:
         shutil.copy(images / "scene_00004.png", images / name)
     (images / "scene_00004.png").unlink()
     names = sorted(path.name for path in images.iterdir())
-    assert names.index("scene_00003.png") % 2 != names.index("scene_00003.webp") % 2
+    assert {names.index(name) % 2 for name in RESERVED} == {0, 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # failures.csv names folders as they were given
         assert generate_masks(masks_options()) == EXIT_FAILURES
@@ -214,7 +215,7 @@ def test_two_processes_on_disjoint_halves_give_one_process_s_files(expected, mon
         monkeypatch.setattr(adapter, "from_config", refuse)
     both_halves(STAGE1, masks_options())
     failed = [failure.image for n in range(2) for failure in read_failures(Path("masks") / f"failures.{n}-of-2.csv")]
-    assert sorted(failed) == ["broken.jpg", "scene_00003.png", "scene_00003.webp"]
+    assert sorted(failed) == sorted(["broken.jpg", *RESERVED])
     assert generate_masks(masks_options()) == EXIT_FAILURES
     both_halves(STAGE2, pairs_options())
     assert not Path("pairs/distinctive_captions_cc3m.csv").exists()

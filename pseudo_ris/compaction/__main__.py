@@ -18,7 +18,7 @@ from pseudo_ris.compaction.rows import read_rows
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.files import writing
-from pseudo_ris.images import names_a_folder
+from pseudo_ris.image_ids import names_a_folder
 from pseudo_ris.interchange.parts import PartStore
 from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.shards import ALL

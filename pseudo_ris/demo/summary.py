@@ -16,7 +16,8 @@ from pseudo_ris.cli import run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.demo.coco_writer import load_coco_scenes
 from pseudo_ris.demo.judge import PairCounts, judge_pairs, total
-from pseudo_ris.images import image_id_of, read_bytes
+from pseudo_ris.image_ids import image_id_of
+from pseudo_ris.images import read_bytes
 from pseudo_ris.interchange.parts import PartStore
 from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.records import ImageRecord

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from pseudo_ris.cli import finite_number, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
+from pseudo_ris.images import require_outside
 from pseudo_ris.interchange.csv_pairs import read_csv
-from pseudo_ris.interchange.formats import DATASET, FORMATS, Writing, write_verified
+from pseudo_ris.interchange.formats import DATASET, FORMATS, Writing, leaves_image_files, write_verified
 from pseudo_ris.interchange.outputs import require_free
 from pseudo_ris.interchange.pair_set import PairImage
 from pseudo_ris.interchange.split import with_splits
@@ -29,10 +30,14 @@ def main(argv: Sequence[str]) -> int:
     options = _parse(argv)
     require_free(options.out)
     if options.command == "unpack":
+        if options.images:
+            require_outside(options.out, options.images, "OUT")
         totals = unpack(FORMATS[options.source_format].read(options.input, options.images), options.out)
         print(f"{totals.images} images, {totals.objects} masks, written to images and masks in {options.out}")
         return 0
     how = Writing(options.dataset, options.copy_images)
+    if options.images and leaves_image_files(options.to, how):
+        require_outside(options.out, options.images, "OUT")
     totals = write_verified(options.out, options.source(options), options.to, how)
     print(f"{totals}, written to {options.out} as {options.to}, read back and found equal")
     return 0

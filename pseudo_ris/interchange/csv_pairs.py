@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from pseudo_ris.config import ScoringConfig
 from pseudo_ris.distinctiveness.select import kept_candidates
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.images import names_a_folder
+from pseudo_ris.image_ids import names_a_folder
+from pseudo_ris.images import open_image
 from pseudo_ris.interchange.mask_png import decode_mask
 from pseudo_ris.interchange.pair_rows import Row, open_pairs
 from pseudo_ris.interchange.pair_set import PairImage, PairObject, Rle, check_size, sound_images
@@ -121,7 +121,7 @@ def read_mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:
     """Height and width of an image file as it is to be looked at, without decoding it. Raises BadInputError."""
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with open_image(data) as file:
             width, height = file.size
             turned = file.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
     except Exception as error:  # damaged headers raise nearly anything

@@ -23,7 +23,7 @@ from typing import Any
 from pseudo_ris.annotation_files import entries_of, read_json
 from pseudo_ris.annotation_files import field as field_of
 from pseudo_ris.errors import UserError
-from pseudo_ris.images import image_id_of
+from pseudo_ris.image_ids import image_id_of
 from pseudo_ris.interchange.coco_categories import COCO_CATEGORIES
 from pseudo_ris.interchange.etris_entries import CATEGORY_IDS, Entry, images_of, listed_places, whole
 from pseudo_ris.interchange.lmdb_file import DATA_FILE

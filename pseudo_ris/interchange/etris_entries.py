@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pseudo_ris.annotation_files import entries_of, field, read_json
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.images import image_id_of
+from pseudo_ris.image_ids import image_id_of
 from pseudo_ris.interchange.coco_categories import COCO_CATEGORIES
 from pseudo_ris.interchange.mask_png import decode_mask
 from pseudo_ris.interchange.pair_set import LARGEST_NUMBER, PairImage, PairObject, Rle

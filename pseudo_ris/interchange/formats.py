@@ -52,6 +52,11 @@ FORMATS: dict[str, Format] = {
 }
 
 
+def leaves_image_files(name: str, how: Writing) -> bool:
+    """Whether a set in the format `name` has files that could be taken for input images."""
+    return name == "etris" or (how.copy_images and not FORMATS[name].holds_images)
+
+
 def write_verified(out: Path, source: Callable[[], Iterable[PairImage]], name: str, how: Writing) -> Totals:
     """Writes a set in the format `name`, reads it back and compares it with what was to be written.
 

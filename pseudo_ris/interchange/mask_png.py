@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pseudo_ris.errors import BadInputError
+from pseudo_ris.images import open_image
 from pseudo_ris.interchange.pair_set import check_size
 
 
@@ -26,7 +26,7 @@ def decode_mask(data: bytes) -> np.ndarray:
     Raises BadInputError.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with open_image(data) as file:
             check_size(file.height, file.width)
             return np.asarray(file.convert("L")) >= 128
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pseudo_ris.errors import UserError
-from pseudo_ris.images import names_a_folder
+from pseudo_ris.image_ids import names_a_folder
 from pseudo_ris.interchange.mask_png import encode_mask
 from pseudo_ris.interchange.outputs import copy_image, new_folder
 from pseudo_ris.interchange.pair_set import PairImage, PairObject

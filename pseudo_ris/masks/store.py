@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,15 @@ import numpy as np
 from pseudo_ris.compaction.archive import SHARDS, Archive, current_folder
 from pseudo_ris.compaction.rows import Row
 from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.failures import all_failures
 from pseudo_ris.files import prepare_folder, replace_folder, write_atomic, writing
+from pseudo_ris.image_ids import META
 from pseudo_ris.images import read_bytes
 from pseudo_ris.interchange.mask_png import decode_mask, encode_mask
 from pseudo_ris.interchange.safe_paths import file_inside
 from pseudo_ris.records import ImageRecord, MaskRecord
 from pseudo_ris.shards import Shard, reading_from, working_in
 
-META = "_meta"
 META_SUFFIX = ".json"
 
 
@@ -114,9 +117,11 @@ class MaskStore:
             yield
 
     def is_current(self, record: ImageRecord, key: str) -> bool:
-        """Whether finished masks of the image exist that were made from `key`; a PNG that was cut short since is noticed."""
+        """Whether finished, undamaged masks of the image exist that were made from `key`; reads the PNGs."""
         meta = self._whole_meta(record.image_id)
-        return (self.archive.key_of(record.image_id) if meta is None else meta.get("key")) == key
+        if meta is None:
+            return self.archive.key_of(record.image_id) == key
+        return meta.get("key") == key and self._read_undamaged(record.image_id, meta) is not None
 
     def is_known(self, record: ImageRecord) -> bool:
         """Whether stage 1 has recorded a result for the image, masks or none."""
@@ -133,6 +138,7 @@ class MaskStore:
                 "score": round(mask.score, 6),
                 "source": mask.source,
                 "bytes": len(files[mask.seg_id]),
+                "crc32": zlib.crc32(files[mask.seg_id]),
             }
             for mask in masks
         ]
@@ -152,12 +158,12 @@ class MaskStore:
         folder = self.folder / record.image_id
         meta = meta or self._read_meta(record.image_id)
         paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
-        strange = [path.name for path in paths if not path.stem.isdecimal()]
+        strange = [path.name for path in paths if not _is_mask(path)]
         if strange:
             raise BadInputError(f"{record.image_id}/{strange[0]}: a mask file is named by a number; rename or remove it")
         by_id = {int(path.stem): path for path in paths}
         if meta is None and not by_id:
-            raise BadInputError(f"{record.name}: no masks in {folder}; run generate_masks on this image first")
+            raise BadInputError(f"{record.name}: {self._why_none(record.image_id)}")
         missing = sorted({entry["seg_id"] for entry in (meta or {}).get("masks", [])} - by_id.keys())
         if missing:
             raise BadInputError(f"{record.image_id}/{missing[0]}.png: mask file is missing; run generate_masks again")
@@ -177,17 +183,16 @@ class MaskStore:
         return metas | {path.name for path in self.folder.iterdir() if path.is_dir() and path.name != META}
 
     def loose_row(self, image_id: str) -> Row | None:
-        """The masks in an image's files, None unless they are whole."""
+        """The masks in an image's files, None unless they are whole and undamaged."""
         meta = self._whole_meta(image_id)
-        if meta is None:
+        files = None if meta is None else self._read_undamaged(image_id, meta)
+        if files is None:
             return None
-        folder = self.folder / image_id
         try:
             text = self._meta_path(image_id).read_text(encoding="utf-8")
-            files = tuple((name, (folder / name).read_bytes()) for name in _names_of(meta))
         except OSError:
             return None
-        return Row(image_id, str(meta.get("image")), str(meta.get("key")), text, files)
+        return Row(image_id, str(meta.get("image")), str(meta.get("key")), text, tuple(files.items()))
 
     def remove_loose(self, image_id: str) -> None:
         """Removes an image's files, the meta file first, so that what is left by an interruption is not whole.
@@ -205,13 +210,18 @@ class MaskStore:
         self._put(row.image_id, {f"{seg_id}.png": data for seg_id, data in _files_of(row).items()}, row.text)
 
     def _put(self, image_id: str, files: dict[str, bytes], meta: str) -> None:
-        meta_path = self._meta_path(image_id)
+        """Raises UserError, and BadInputError when the folder holds other files than masks, which would be lost."""
+        meta_path, folder = self._meta_path(image_id), self.folder / image_id
+        if foreign := _foreign_file(folder):
+            raise BadInputError(
+                f"{folder}: exists and holds {foreign[:80]!r}, which is no mask; move it or use another --masks"
+            )
         with writing(meta_path):
             meta_path.unlink(missing_ok=True)
-        replace_folder(self.folder / image_id, files)
+        replace_folder(folder, files)
         if not files:
             with writing(self.folder):
-                (self.folder / image_id).rmdir()
+                folder.rmdir()
         write_atomic(meta_path, meta)
 
     def _meta_path(self, image_id: str) -> Path:
@@ -226,10 +236,36 @@ class MaskStore:
         if meta is None:
             return None
         try:
-            whole = all(noted in (None, (folder / name).stat().st_size) for name, noted in _names_of(meta).items())
+            whole = all(noted in (None, (folder / name).stat().st_size) for name, noted in _noted(meta, "bytes").items())
         except (OSError, AttributeError, KeyError, TypeError):  # the file may say anything
             return None
         return meta if whole else None
+
+    def _read_undamaged(self, image_id: str, meta: Mapping[str, Any]) -> dict[str, bytes] | None:
+        """The PNGs that a whole meta file speaks of, by name; None when one is not what was written.
+
+        Earlier versions noted no checksums; of theirs any content will do.
+        """
+        folder = self.folder / image_id
+        try:
+            files = {name: (folder / name).read_bytes() for name in _noted(meta, "crc32")}
+        except OSError:
+            return None
+        undamaged = all(noted in (None, zlib.crc32(files[name])) for name, noted in _noted(meta, "crc32").items())
+        return files if undamaged else None
+
+    def _why_none(self, image_id: str) -> str:
+        """Why stage 1 has left no masks of an image, and what to do."""
+        if reason := self._reasons.get(image_id):
+            return f"generate_masks failed on this image ({reason}); fix the cause and run generate_masks again"
+        return f"no masks in {self.folder / image_id}; run generate_masks on this image first"
+
+    @cached_property
+    def _reasons(self) -> dict[str, str]:
+        """Image id -> why stage 1 failed on it; does not change while the masks are read."""
+        with suppress(UserError):  # masks from elsewhere may have any file of this name
+            return {failure.image_id: failure.reason for failure in all_failures(self.folder).values()}
+        return {}
 
     def _read_meta(self, image_id: str) -> dict | None:
         path = self._meta_path(image_id)
@@ -242,6 +278,17 @@ class MaskStore:
         return meta if isinstance(meta, dict) else None
 
 
+def _is_mask(path: Path) -> bool:
+    return path.suffix == ".png" and path.stem.isdecimal()
+
+
+def _foreign_file(folder: Path) -> str:
+    """Name of something in the folder that is no mask, "" when there is nothing. Hidden files do not count."""
+    with suppress(OSError):  # there is no folder, or another process is replacing it
+        return next((path.name for path in folder.iterdir() if not _is_mask(path) and not path.name.startswith(".")), "")
+    return ""
+
+
 def _files_of(row: Row) -> dict[int, bytes]:
     """Seg id -> PNG bytes of a row, ordered by seg id. Raises BadInputError."""
     files = {name.removesuffix(".png"): data for name, data in row.files}
@@ -250,13 +297,13 @@ def _files_of(row: Row) -> dict[int, bytes]:
     return dict(sorted((int(name), data) for name, data in files.items()))
 
 
-def _names_of(meta: Mapping[str, Any]) -> dict[str, int | None]:
-    """The PNGs that a meta file speaks of, and their sizes in bytes where it notes them."""
-    return {f"{entry['seg_id']}.png": entry.get("bytes") for entry in meta.get("masks", ())}
+def _noted(meta: Mapping[str, Any], field: str) -> dict[str, int | None]:
+    """The PNGs that a meta file lists, each with its `field`, None where there is none: "bytes" or "crc32" of the file."""
+    return {f"{entry['seg_id']}.png": entry.get(field) for entry in meta.get("masks", ())}
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
     try:
         return decode_mask(data)
     except BadInputError as error:
-        raise BadInputError(f"{name}: not a readable PNG; make the masks anew") from error
+        raise BadInputError(f"{name}: not a readable PNG; run generate_masks again, which replaces damaged masks") from error

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from pseudo_ris.errors import BadInputError
-from pseudo_ris.images import check_ids, decode_image, list_images
+from pseudo_ris.image_ids import unusable_images
+from pseudo_ris.images import decode_image, list_images
 from pseudo_ris.masks.packed import iou_with, pack
 from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.records import ImageRecord
@@ -156,8 +157,8 @@ def _view(record: ImageRecord, store: MaskStore, expected: Sequence[int] | None,
 
 def _check_id(record: ImageRecord) -> None:
     """An id of the CSV names a folder of masks: it must not lead elsewhere."""
-    for reason in check_ids([record]).values():
-        raise BadInputError(f"{record.name}: {reason}")
+    for reason in unusable_images([record]).values():
+        raise BadInputError(reason)
 
 
 def _differences(record: ImageRecord, seg_ids: Sequence[int], expected: Sequence[int] | None) -> Iterator[str]:

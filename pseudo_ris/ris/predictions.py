@@ -12,7 +12,8 @@ from PIL import Image
 
 from pseudo_ris.drawing import COLOURS, Layer, draw_labelled, draw_masks
 from pseudo_ris.files import prepare_folder, write_atomic, writing
-from pseudo_ris.images import decode_image, image_id_of
+from pseudo_ris.image_ids import image_id_of
+from pseudo_ris.images import decode_image
 from pseudo_ris.interchange.pair_set import Rle
 from pseudo_ris.ris.evaluation import Prediction
 from pseudo_ris.ris.targets import Target

@@ -143,8 +143,8 @@ def test_a_run_is_the_same_with_workers(tmp_path, engine, monkeypatch):
         assert [each.name for each in run.current()] == ["image-1", "image-2"]
 
 
-def test_images_with_clashing_ids_are_not_handed_out(tmp_path):
-    images = [record("image"), replace(record("twin"), image_id="image")]
+def test_images_with_unusable_ids_are_not_handed_out(tmp_path):
+    images = [replace(record(name), image_id=image_id) for name, image_id in (("image", "_meta"), ("other", "a/b"))]
     run = Run("test", tmp_path, images, False)
     run_loop(tiny, settings(tmp_path, engine="local", device="cpu", workers=1, gpus_per_worker=1, image_timeout=0), run)
     assert run.close() == EXIT_FAILURES

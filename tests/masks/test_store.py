@@ -1,6 +1,7 @@
 """Masks on disk: the contract readers count on."""
 
 import json
+import zlib
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.failures import write_failures
+from pseudo_ris.image_loop import Failure
 from pseudo_ris.masks.store import MaskStore
 from pseudo_ris.records import ImageRecord, MaskRecord
 from pseudo_ris.shards import ALL, Shard
@@ -40,9 +43,9 @@ def test_masks_come_back_and_the_folder_holds_nothing_else(store):
     assert seg_ids == [0, 1]
     assert np.array_equal(masks, [mask(0, 4), mask(5, 6)])
     meta = json.loads((store.folder / "_meta" / "a__b.json").read_text())
-    size = (store.folder / "a__b" / "1.png").stat().st_size
-    expected = {"seg_id": 1, "box": [0, 2, 4, 7], "area": 5, "score": 0.9, "source": "sam", "bytes": size}
-    assert meta["masks"][1] == expected
+    data = (store.folder / "a__b" / "1.png").read_bytes()
+    expected = {"seg_id": 1, "box": [0, 2, 4, 7], "area": 5, "score": 0.9, "source": "sam"}
+    assert meta["masks"][1] == {**expected, "bytes": len(data), "crc32": zlib.crc32(data)}
 
 
 def test_result_is_current_only_for_its_key(store):
@@ -66,13 +69,65 @@ def test_result_is_not_current_when_a_png_is_cut_short_or_gone(store):
     assert store.is_current(RECORD, "k")
 
 
-def test_masks_of_earlier_versions_which_noted_no_sizes_are_current(store):
+def damage(path: Path) -> None:
+    """Changes a byte in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_png_damaged_at_equal_size_is_made_again(store):
+    masks = [record_of(0, mask(0, 4)), record_of(1, mask(5, 6))]
+    store.write(RECORD, "k", masks, 12, 16)
+    before = store.read(RECORD)
+    damage(store.folder / "a__b" / "1.png")
+    with pytest.raises(BadInputError, match=r"a__b/1\.png: not a readable PNG; run generate_masks again"):
+        store.read(RECORD).decode(12, 16)
+    assert not store.is_current(RECORD, "k")
+    assert store.loose_row("a__b") is None, "not to be put into a shard"
+    store.write(RECORD, "k", masks, 12, 16)
+    assert store.is_current(RECORD, "k")
+    assert store.loose_row("a__b").files == tuple((f"{seg_id}.png", data) for seg_id, data in before.files.items())
+
+
+def test_masks_of_earlier_versions_which_noted_no_sizes_and_checksums_are_current(store):
     store.write(RECORD, "k", [record_of(0, mask(0, 4))], 12, 16)
     path = store.folder / "_meta" / "a__b.json"
     meta = json.loads(path.read_text())
-    del meta["masks"][0]["bytes"]
-    path.write_text(json.dumps(meta))
+    for field in ("crc32", "bytes"):
+        del meta["masks"][0][field]
+        path.write_text(json.dumps(meta))
+        assert store.is_current(RECORD, "k")
+    damage(store.folder / "a__b" / "0.png")
     assert store.is_current(RECORD, "k")
+
+
+def test_an_image_on_which_stage_1_failed_says_why(store):
+    failure = Failure(RECORD.image_id, RECORD.name, "a/b.jpg: is empty; replace the file", "k")
+    other = Failure("x", "x.jpg", "x.jpg: is bad", "k")
+    for name in ("failures.csv", "failures.1-of-2.csv"):
+        write_failures(store.folder / name, [other, failure])
+        with pytest.raises(BadInputError) as caught:
+            MaskStore(store.folder).read(RECORD)
+        assert "generate_masks failed on this image (a/b.jpg: is empty; replace the file)" in str(caught.value)
+        assert "run generate_masks again" in str(caught.value)
+        (store.folder / name).unlink()
+    (store.folder / "failures.csv").write_text("somebody's own\n")
+    with pytest.raises(BadInputError, match=r"no masks in .*run generate_masks"):
+        store.read(RECORD)
+
+
+def test_a_folder_of_other_files_is_never_replaced_by_masks(store):
+    foreign = store.folder / "a__b" / "photo.jpg"
+    foreign.parent.mkdir()
+    foreign.touch()
+    with pytest.raises(BadInputError, match=r"a__b: exists and holds 'photo\.jpg', which is no mask; move it"):
+        store.write(RECORD, "k", [record_of(0, mask(0, 4))], 12, 16)
+    assert foreign.exists()
+    foreign.rename(foreign.with_name(".DS_Store"))
+    (foreign.parent / "7.png").touch()
+    store.write(RECORD, "k", [record_of(0, mask(0, 4))], 12, 16)
+    assert [path.name for path in foreign.parent.iterdir()] == ["0.png"]
 
 
 @pytest.mark.parametrize("masks", ["7", "[7]", "[{}]", '[{"seg_id": []}]', "null"])
