@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import subprocess
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 import pseudo_ris
+from pseudo_ris.contact_sheet import main as contact_sheet
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.images import decode_image, list_images, look_below, read_bytes, require_outside
+from pseudo_ris.interchange.__main__ import main as exchange
 from pseudo_ris.interchange.csv_pairs import upright_size
 from pseudo_ris.interchange.mask_png import decode_mask
 
@@ -84,12 +87,16 @@ def test_records_read_their_own_file_also_in_another_process(tmp_path):
 
 
 def test_folders_of_any_depth_are_walked(tmp_path):
-    place, levels = tmp_path, 1100
-    for _ in range(levels):
-        place = place / "d"
-        place.mkdir()
+    levels = 1100
+    above = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(levels):  # relative to the folder above: a path would be looked up from its first part each time
+        os.mkdir("d", dir_fd=above)
+        below = os.open("d", os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
     try:
-        (place / "x.jpg").write_bytes(b"deep")
+        (tmp_path / ("d/" * levels) / "x.jpg").write_bytes(b"deep")
         (record,) = list_images(tmp_path)
         assert record.name == "d/" * levels + "x.jpg"
         assert record.read() == b"deep"
@@ -211,8 +218,30 @@ def test_the_reason_for_one_file_is_always_the_same():
 
 
 def test_too_many_pixels_are_refused_before_decoding():
-    with pytest.raises(BadInputError, match="megapixels"):
-        decode_image(encoded(Image.new("1", (20000, 20000))), "huge.png")
+    small = encoded(Image.new("1", (20, 20)))
+    header = b"IHDR" + struct.pack(">2I", 20000, 20000) + small[24:29]
+    claimed = small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
+    for decode in (partial(decode_image, name="huge.png"), decode_mask, partial(upright_size, name="huge.png")):
+        with pytest.raises(BadInputError, match="megapixels"):
+            decode(claimed)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "place"),
+    [
+        (contact_sheet, "--images photos --masks masks --pairs pairs.csv --sheet photos/x/sheet.png", "photos/x/sheet.png"),
+        (exchange, "export --to etris photos/set --pairs pairs.csv --images photos --masks masks", "photos/set"),
+        (exchange, "export --to coco photos/set --pairs pairs.csv --images photos --masks masks --copy-images", "photos/set"),
+        (exchange, "convert --from coco in --to refer photos/set --images photos --copy-images", "photos/set"),
+        (exchange, "unpack --from coco in photos/set --images photos", "photos/set"),
+    ],
+)
+def test_commands_write_no_image_files_among_the_images(tmp_path, monkeypatch, command, options, place):
+    touched(tmp_path, "photos/a.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"{place}: lies in the folder of images"):
+        command(options.split())
+    assert [path.name for path in tmp_path.rglob("*")] == ["photos", "a.jpg"]
 
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n{} loop\n%%EOF\n"

@@ -32,10 +32,11 @@ def read_csv(path: Path, images: Path, masks: Path, selection: ScoringConfig | N
     """The pairs of a CSV, an image at a time; objects without a sentence that is kept are left out, and so are their images.
 
     A row's `index` is its ref_id and object_id; sentences are numbered as they come; the split is "train".
-    images: folder in which `img_name` lies. masks: stage 1's folder, or another of `<img_id>/<seg_id>.png`.
+    images: folder in which `img_name` lies, or the file itself. masks: stage 1's folder, or another of `<img_id>/<seg_id>.png`.
     selection: which candidates are kept (see select.kept_candidates), None for all.
     Raises UserError that names the file, row and field that do not fit, or the mask file.
     """
+    images = images.parent if images.is_file() else images  # stage 2 takes a single image, too
     for folder, option in ((images, "--images"), (masks, "--masks")):
         if not folder.is_dir():
             raise UserError(f"{option} {folder}: no such folder; give the one that stage 2 had")
@@ -119,12 +120,14 @@ def read_mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: 
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:
-    """Height and width of an image file as it is to be looked at, without decoding it. Raises BadInputError."""
+    """Height and width of an image file, upright by its EXIF orientation. Raises BadInputError."""
     try:
         with open_image(data) as file:
             width, height = file.size
+            check_size(height, width)  # before the orientation is looked for, which decodes a PNG
             turned = file.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+    except BadInputError:
+        raise
     except Exception as error:  # damaged headers raise nearly anything
         raise BadInputError(f"{name!r:.80}: not a readable image ({type(error).__name__}); replace the file") from error
-    check_size(height, width)
     return (width, height) if turned else (height, width)
