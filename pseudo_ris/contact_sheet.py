@@ -69,6 +69,7 @@ def write_contact_sheet(
     if sheet.suffix != ".png":
         raise UserError(f"--sheet {sheet}: the sheet is a PNG; give a name that ends in .png")
     require_file_place(sheet, "--sheet")
+    require_outside(sheet, images, "--sheet")
     if count < 1:
         raise UserError(f"--count {count}: must be 1 or more")
     rows: dict[str, list[Row]] = {}
@@ -127,7 +128,6 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--count", type=int, default=24, help="at most this many images (default: 24)")
     arguments = parser.parse_args(argv)
-    require_outside(arguments.sheet, arguments.images, "--sheet")
     write_contact_sheet(
         arguments.images, arguments.masks, arguments.pairs, arguments.sheet, arguments.threshold, arguments.count
     )
