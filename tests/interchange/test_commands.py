@@ -16,7 +16,7 @@ from random_sets import image, thing
 from pseudo_ris.demo.coco_writer import load_coco_scenes
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.interchange.__main__ import main
-from pseudo_ris.interchange.formats import FORMATS, Writing, write_verified
+from pseudo_ris.interchange.formats import FORMATS, Format, Writing, write_verified
 from pseudo_ris.interchange.unpack import unpack
 from pseudo_ris.interchange.verify import compare
 
@@ -99,6 +99,74 @@ def test_what_is_there_is_left_alone(tmp_path, name):
     with pytest.raises(UserError, match="out: exists already"):
         main(["convert", "--from", name, str(tmp_path), "--to", name, str(tmp_path / "out")])
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def all_files(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_set_that_is_done_is_found_to_be_done(tmp_path, stage_2, capsys, name):
+    """As by the same command after a kill at its very end."""
+    out = tmp_path / "out"
+    command = ["export", "--to", name, str(out), *stage_2]
+    assert main(command) == 0
+    before = all_files(out)
+    assert main(command) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert second == first.replace("written to", "already in")
+    assert all_files(out) == before
+    with pytest.raises(UserError, match=f"{out}: exists already and is not this set .*; choose another place"):
+        main([*command, "--all"])
+    largest = max(before, key=lambda path: len(before[path][1]))
+    with largest.open("rb+") as file:
+        file.truncate(len(before[largest][1]) // 2)
+    with pytest.raises(UserError, match=f"{out}: exists already and is not this set .*; choose another place"):
+        main(command)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (["lmdb"], ["lmdb-pickle"]),
+        (["lmdb-pickle"], ["lmdb"]),
+        *((["--dataset=a", name], ["--dataset=b", name]) for name in ("refer", "grefcoco", "etris", "webdataset")),
+        (["coco"], ["coco", "--copy-images"]),
+    ],
+)
+def test_a_set_of_another_form_is_not_taken_for_the_one_that_is_wanted(tmp_path, stage_2, first, then):
+    out = str(tmp_path / "out")
+    assert main(["export", "--to", first[-1], *first[:-1], out, *stage_2]) == 0
+    options = [word for word in then if word.startswith("--")]
+    kind = next(word for word in then if not word.startswith("--"))
+    with pytest.raises(UserError, match="out: exists already"):
+        main(["export", "--to", kind, *options, out, *stage_2])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_set_is_at_its_place_only_when_it_was_found_equal(tmp_path, stage_2, monkeypatch, name):
+    seen = []
+
+    def killed(*arguments, **options):
+        seen.append((tmp_path / "out").exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pseudo_ris.interchange.formats.compare", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(["export", "--to", name, str(tmp_path / "out"), *stage_2])
+    assert seen == [False]
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_errors_name_the_place_that_was_asked_for(tmp_path, stage_2, monkeypatch):
+    def refused(out: Path, images, how) -> None:
+        raise UserError(f"cannot write {out}: No space left on device")
+
+    monkeypatch.setattr("pseudo_ris.interchange.formats.FORMATS", {"coco": Format(FORMATS["coco"].read, refused)})
+    with pytest.raises(UserError, match=f"^cannot write {tmp_path / 'out'}: No space left on device$"):
+        write_verified(tmp_path / "out", lambda: [image()], "coco", Writing())
 
 
 @pytest.mark.parametrize("name", FORMATS)
