@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,9 @@ from pseudo_ris.interchange.mask_png import decode_mask
 from pseudo_ris.interchange.pair_rows import open_pairs
 from pseudo_ris.interchange.pair_set import PairImage
 from pseudo_ris.interchange.safe_paths import check_name, read_inside, reader_inside
-from pseudo_ris.masks.store import require_loose
+from pseudo_ris.masks.store import MaskStore
+
+STORES_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,27 @@ def targets_of_csv(
 ) -> list[Target]:
     """The rows of a pairs CSV with the expressions that the DoC rule keeps (see select.kept_candidates).
 
-    images: folder in which `img_name` lies. masks: folder of `<img_id>/<seg_id>.png`. Rows of which none is kept are left out.
+    images: folder in which `img_name` lies. masks: stage 1's folder, also with shards, or another of `<img_id>/<seg_id>.png`.
+    Rows of which none is kept are left out.
     Raises UserError that names the file, and the row and column that do not fit or the image or mask that is missing.
     """
-    require_loose(masks)
+    archive = _store(masks).archive
+    archive.forget()  # of an earlier call
     targets = []
     for row in open_pairs(pairs)[1]:
         sentences = kept_sentences(row, threshold, fallback)
         if sentences:
-            image, mask = str(row["img_name"]), f"{row['img_id']}/{row['seg_id']}.png"
+            image, image_id, seg_id = str(row["img_name"]), str(row["img_id"]), row["seg_id"]
             where = f"{pairs}, index {row['index']}"
             _require(images, image, f"{where}, img_name", "give the images that stage 2 had")
-            _require(masks, mask, f"{where}, seg_id", "give stage 1's folder of masks")
-            read_image, read_mask = reader_inside(images, image), partial(_read_mask, masks, mask)
+            mask = f"{image_id}/{seg_id}.png"
+            if archive.key_of(image_id) is None:
+                _require(masks, mask, f"{where}, seg_id", "give stage 1's folder of masks")
+                read_mask = partial(_read_mask, masks, mask)
+            else:
+                _require_stored(masks, image_id, seg_id, f"{where}, seg_id")
+                read_mask = partial(_read_stored_mask, masks, image_id, seg_id)
+            read_image = reader_inside(images, image)
             targets.append(Target(f"{image}, mask {mask}", read_image, read_mask, sentences, image=image))
     return targets
 
@@ -76,6 +86,24 @@ def _require(folder: Path, name: str, where: str, remedy: str) -> None:
         raise UserError(f"{where}: {error}") from error
     if not (folder / name).is_file():
         raise UserError(f"{where}: {folder / name} is missing; {remedy}")
+
+
+def _require_stored(masks: Path, image_id: str, seg_id: int, where: str) -> None:
+    """`_require` of a mask whose image has a row in a shard."""
+    try:
+        _store(masks).read_png(image_id, seg_id)
+    except BadInputError as error:
+        raise UserError(f"{where}: {error}; give stage 1's folder of masks") from error
+
+
+@lru_cache(maxsize=STORES_KEPT)
+def _store(masks: Path) -> MaskStore:
+    """Each process has its own, since a store that has been read from does not go to another."""
+    return MaskStore(masks)
+
+
+def _read_stored_mask(masks: Path, image_id: str, seg_id: int) -> np.ndarray:
+    return decode_mask(_store(masks).read_png(image_id, seg_id))
 
 
 def _read_mask(folder: Path, name: str) -> np.ndarray:

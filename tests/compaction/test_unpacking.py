@@ -9,7 +9,6 @@ from pseudo_ris.compaction.__main__ import loosen, main
 from pseudo_ris.compaction.rows import read_rows, write_shard
 from pseudo_ris.distinctiveness.mask_areas import area_shares
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.ris.targets import targets_of_csv
 
 
 @pytest.fixture
@@ -32,13 +31,8 @@ def test_files_are_those_of_a_run_without_shards(kind, images, tmp_path):
 
 def test_what_reads_pngs_itself_names_the_remedy(images, tmp_path):
     run_stage(stage := Masks(tmp_path / "masks"), images, 2)
-    pairs = tmp_path / "pairs.csv"
-    for read in (
-        lambda: area_shares(stage.folder, ["a"], [0]),
-        lambda: targets_of_csv(pairs, images, stage.folder),
-    ):
-        with pytest.raises(UserError, match=r"in shards; `python -m pseudo_ris.compaction --masks .*masks` makes files"):
-            read()
+    with pytest.raises(UserError, match=r"in shards; `python -m pseudo_ris.compaction --masks .*masks` makes files"):
+        area_shares(stage.folder, ["a"], [0])
 
 
 def test_rows_from_elsewhere_write_nothing_outside(images, tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from pseudo_ris.captions.crops import CLIP_MEAN, CLIP_STD
+from pseudo_ris.compaction.archive import SHARDS
+from pseudo_ris.compaction.rows import Row, write_shard
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.interchange.etris import read_lmdb, write_lmdb
 from pseudo_ris.interchange.mask_png import encode_mask
 from pseudo_ris.interchange.pair_rows import PAPER_COLUMNS
 from pseudo_ris.interchange.pair_set import PairImage, PairObject, Rle
+from pseudo_ris.masks.store import META
 from pseudo_ris.ris.clip_words import ClipTokenizer
 from pseudo_ris.ris.dataset import ETRIS_FORM, PairsDataset
 from pseudo_ris.ris.frames import Letterbox
@@ -216,6 +221,21 @@ def test_the_doc_rule_chooses_the_expressions_of_a_csv(tmp_path):
     np.testing.assert_array_equal(unfiltered[2].read_mask(), square_mask(2))
     sample = PairsDataset(unfiltered)[2]
     assert sample["mask"].max() == 1
+
+
+def test_masks_in_shards_are_read_like_files(tmp_path):
+    pairs, images, masks = write_csv(tmp_path, {}, {"seg_id": 1}, {"seg_id": 2})
+    files = tuple((path.name, path.read_bytes()) for path in sorted((masks / "a").iterdir()))
+    shard = masks / META / SHARDS / "000000.parquet"
+    write_shard(shard, [Row("a", "a.png", "key", "{}", files)])
+    expected = [target.read_mask() for target in targets_of_csv(pairs, images, masks)]
+    shutil.rmtree(masks / "a")
+    made = targets_of_csv(pairs, images, masks)
+    for target, mask in zip([*made, *pickle.loads(pickle.dumps(made))], expected * 2, strict=True):
+        np.testing.assert_array_equal(target.read_mask(), mask)
+    write_shard(shard, [Row("a", "a.png", "key", "{}", files[:2])])
+    with pytest.raises(UserError, match=r"pairs\.csv, index 2, seg_id: .*2\.png"):
+        targets_of_csv(pairs, images, masks)
 
 
 @pytest.mark.parametrize(
