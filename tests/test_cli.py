@@ -1,6 +1,5 @@
 """Command-line settings: presets, precedence, one-line errors."""
 
-import io
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from pseudo_ris.entry import importing
 from pseudo_ris.errors import UserError
 from pseudo_ris.manifest import read_manifest
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
+from pseudo_ris.ris.rhythm import Rhythm
 from pseudo_ris.status import look_at
 
 ROOT = Path(__file__).parents[1]
@@ -150,20 +150,6 @@ def test_user_errors_exit_with_2_and_one_line(capsys):
         run_recipe(failing)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: no such thing\n"
-
-
-def test_a_name_that_is_not_utf8_can_be_printed(monkeypatch):
-    printed = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "utf-8"))
-
-    def main(argv):
-        print("masks are in caf\udce9", flush=True)
-        return 0
-
-    with pytest.raises(SystemExit) as caught:
-        run_recipe(main)
-    assert caught.value.code == 0
-    assert printed.getvalue() == b"masks are in caf\\udce9\n"
 
 
 RECIPE = """
@@ -398,6 +384,21 @@ def test_published_recipes_are_valid_and_name_every_setting_of_their_groups(pres
     config = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "")
     for group in RIS_GROUPS:
         assert vars(getattr(config, group)) == content[group]
+
+
+@pytest.mark.parametrize("preset", ["maskris", "cris", "etris"])
+def test_published_recipes_average_no_weights_and_validate_by_epochs(preset):
+    config = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "")
+    rhythm = Rhythm(config, steps=50 * 7 - 3, epoch=7)
+    after = [epoch for epoch in range(1, 51) if rhythm.validates(min(7 * epoch, rhythm.steps))]
+    assert after == ([1, 11, 21, 31, *range(35, 51)] if preset == "maskris" else [*range(1, 51)])
+    assert config.ema == 0.0 and config.workers > 0
+
+
+@pytest.mark.parametrize("preset", ["cris", "etris"])
+def test_pseudo_pairs_are_drawn_as_in_the_release_by_the_presets_that_train_on_them(preset):
+    data = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "").data
+    assert (data.threshold, data.fallback) == (1.0, "unfiltered")
 
 
 def test_what_maskris_starts_from_is_in_the_manifest_and_its_preset():

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.ris.config import TrainConfig
-from pseudo_ris.ris.dataset import PairsDataset, Sample
+from pseudo_ris.ris.dataset import PairsDataset, Sample, reason_of
 from pseudo_ris.ris.model import RisModel
-from pseudo_ris.ris.processes import Processes, outlive_stop
+from pseudo_ris.ris.processes import Processes
+from pseudo_ris.ris.stopping import outlive_stop
 from pseudo_ris.ris.targets import Target
 
 # What random numbers are drawn for, so that they are independent of those drawn for something else from the same seed.
@@ -70,8 +71,9 @@ class Batches:
         try:
             yield from self.loader
         except BadInputError as error:
-            reason = str(error).splitlines()[-1].rpartition("BadInputError: ")[2]  # a worker's error comes with its traceback
-            raise UserError(f"a training sample cannot be made: {reason}; mend it, then the same command goes on") from error
+            raise UserError(
+                f"a training sample cannot be made: {reason_of(error)}; fix it, then the same command goes on"
+            ) from error
 
 
 class EpochOrder(Sampler[list[int]]):

@@ -7,8 +7,8 @@ Both are torch files of tensors and plain data, so reading one runs no code:
     best     step and figures of best.pt, or None where nothing is validated
     pieces   word pieces of models that have their own, see RisModel.pieces
 
-and of last.pt also: data (digest of the training targets), average (the averaged weights, or None), optimizer, scaler, random
-(torch's random states, one entry a process).
+and of last.pt also: data (digest of the training targets), judged (step of the newest weights that best.pt was chosen among),
+average (the averaged weights, or None), optimizer, scaler, random (torch's random states, one entry a process).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ BEST, LAST = "best.pt", "last.pt"
 GROUPS = {"model": ModelConfig, "masking": MaskingConfig, "data": DataConfig, "schedule": ScheduleConfig}
 # What a training may go on with changed: where things are, and what its losses do not depend on. Data count by their content.
 FREE = {
-    *("output", "device", "workers", "validate_every", "data.refer_root", "data.images"),
+    *("output", "device", "workers", "validate_every", "validate_epochs", "validate_last"),
+    *("data.refer_root", "data.images"),
     *("data.pairs", "data.pair_images", "data.pair_masks"),
 }
 

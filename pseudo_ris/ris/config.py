@@ -84,7 +84,8 @@ class DataConfig:
         pair_images: folder of the images of `pairs`.
         pair_masks: folder of the masks of `pairs`.
         threshold: pairs are used when their DoC is greater.
-        fallback: of a mask none of whose expressions passes, "drop" takes none, "unfiltered" (the release) all.
+        fallback: what is drawn for a mask none of whose expressions passes: "drop" leaves the mask out, "unfiltered" (the
+            release of Pseudo-RIS) takes all of them. An image's only mask always keeps the better half by DoC.
         val_split: split by which the best checkpoint is chosen; "" for none.
     """
 
@@ -144,8 +145,12 @@ class TrainConfig:
         output: folder that receives best.pt, last.pt and the TensorBoard files.
         precision: of the passes; weights stay in fp32.
         ema: decay of an exponential average of the weights, below 1; it is then what is evaluated and kept as best; 0 for none.
-        validate_every: steps between two validations and checkpoints; 0 is once an epoch.
-        workers: processes that make samples; 0 makes them in the training process.
+        validate_every: steps between two checkpoints, each followed by a validation; 0 writes a checkpoint after every epoch
+            and validates by `validate_epochs` and `validate_last`.
+        validate_epochs: epochs between two validations, counted from the end of the first epoch: 10 validates after the
+            epochs 1, 11, 21 and so on. For `validate_every` 0 only, like `validate_last`.
+        validate_last: validates after each of this many last epochs, too.
+        workers: processes that prepare samples, for each training process; 0 prepares them in the training process.
         seed: of weights that are drawn, order, sentences and masking.
         device: "auto" takes CUDA when there is one.
     """
@@ -158,13 +163,18 @@ class TrainConfig:
     precision: Precision = "bf16"
     ema: float = 0.99
     validate_every: int = 500
+    validate_epochs: int = 1
+    validate_last: int = 0
     workers: int = 0
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
         require(0 <= self.ema < 1, f"ema: must be from 0 to below 1, got {self.ema}")
-        require_not_negative(validate_every=self.validate_every, workers=self.workers, seed=self.seed)
+        require_positive(validate_epochs=self.validate_epochs)
+        require_not_negative(
+            validate_every=self.validate_every, validate_last=self.validate_last, workers=self.workers, seed=self.seed
+        )
 
 
 @dataclass(frozen=True)
@@ -181,6 +191,7 @@ class EvaluateConfig:
         splits: names of splits, for example `val testA`; none is all that the set has but train.
         predictions: folder that receives a picture of every prediction and predictions.json (run lengths); "" for none.
         batch_size: samples predicted at once.
+        workers: processes that prepare images and masks; 0 prepares them in the process that predicts.
         precision: of the passes.
         device: "auto" takes CUDA when there is one.
     """
@@ -193,8 +204,10 @@ class EvaluateConfig:
     splits: tuple[str, ...] = ()
     predictions: str = ""
     batch_size: int = 16
+    workers: int = 2
     precision: Precision = "fp32"
     device: str = "auto"
 
     def __post_init__(self) -> None:
         require_positive(batch_size=self.batch_size)
+        require_not_negative(workers=self.workers)

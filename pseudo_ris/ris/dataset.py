@@ -90,6 +90,11 @@ class PairsDataset(Dataset[Sample]):
         return sentences[random.integers(len(sentences))]
 
 
+def reason_of(error: BadInputError) -> str:
+    """Why a sample cannot be made, in one line; the error of a loader's worker comes with the worker's traceback."""
+    return str(error).splitlines()[-1].rpartition("BadInputError: ")[2]
+
+
 def _size(pixels: np.ndarray) -> str:
     height, width = pixels.shape[:2]
     return f"{width}x{height}"

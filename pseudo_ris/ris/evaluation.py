@@ -15,14 +15,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from pseudo_ris.config import Precision
 from pseudo_ris.device import DTYPES
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.ris.dataset import PairsDataset, Sample
+from pseudo_ris.ris.dataset import PairsDataset, Sample, reason_of
 from pseudo_ris.ris.frames import frame_of
 from pseudo_ris.ris.metrics import Overlap, Scores
 from pseudo_ris.ris.model import BACKGROUND, FOREGROUND, RisModel
+from pseudo_ris.ris.stopping import outlive_stop
 from pseudo_ris.ris.targets import Target
 
 
@@ -113,22 +115,25 @@ def tally(
     batch_size: int,
     precision: Precision,
     device: torch.device,
+    workers: int = 0,
     predictions: Callable[[Prediction], None] | None = None,
 ) -> list[SentenceScore]:
     """Predicts every sentence of every target; scores in their order, none for no targets.
 
     A pixel is the object's when its foreground logit is the greater one. At model size the truth is the mask in the model's
     frame, a pixel where most of it is the object's: for frame "stretch" the mask resized nearest, as in MaskRIS's evaluator.
-    At original size: see at_original_size. Of images and masks, those of `batch_size` sentences are held at a time.
+    At original size: see at_original_size. Of images and masks, those of `batch_size` sentences are held at a time, and two
+    that each worker prepares ahead.
 
-    model: on `device`; it is evaluated in eval mode and left in the mode that it had. predictions: is called with each
-    prediction as it is made. Raises UserError for a target that cannot be read (nothing is left out of the figures), and for
+    model: on `device`; it is evaluated in eval mode and left in the mode that it had. workers: processes that prepare images
+    and masks, 0 prepares them in this one; the scores are the same. predictions: is called with each prediction as it is made.
+    Raises UserError for a target that cannot be read (nothing is left out of the figures), and for
     logits that are not finite.
     """
     was_training = model.training
     model.eval()
     scores = []
-    queries = _queries(model, targets)
+    queries = _queries(model, targets, workers)
     while batch := list(islice(queries, batch_size)):
         for query, margin in zip(batch, _margins_of(batch, model, precision, device), strict=True):
             prediction = query.prediction(margin)
@@ -177,21 +182,34 @@ def _margins_of(batch: Sequence[_Query], model: RisModel, precision: Precision, 
     return margins(model, images, tokens, attention, precision, device)
 
 
-def _queries(model: RisModel, targets: Sequence[Target]) -> Iterator[_Query]:
-    """The sentences of all targets; each image is prepared once, when its first sentence is asked for."""
-    if not targets:
-        return
-    dataset = PairsDataset(targets, "val", form=model.form, tokenizer=model.tokenizer)
-    for number, target in enumerate(targets):
-        try:
-            sample = dataset[number]
-        except BadInputError as error:
-            raise UserError(f"cannot evaluate {target.name}: {error}") from error
+def _queries(model: RisModel, targets: Sequence[Target], workers: int) -> Iterator[_Query]:
+    """The sentences of all targets in their order; each image is prepared once, when its first sentence is asked for."""
+    for number, (target, sample) in enumerate(zip(targets, _samples(model, targets, workers), strict=True)):
         mask = sample["mask"].numpy()
         frame = frame_of(model.form.frame, *mask.shape, model.form.input_size)
         framed = frame.mask(mask) > 0.5
         for sentence in range(len(target.sentences)):
             yield _Query(target, number, sentence, sample, framed)
+
+
+def _samples(model: RisModel, targets: Sequence[Target], workers: int) -> Iterator[Sample]:
+    """PairsDataset's "val" samples of all targets in their order. Raises UserError for one that cannot be read."""
+    if not targets:
+        return
+    loader = DataLoader(
+        PairsDataset(targets, "val", form=model.form, tokenizer=model.tokenizer),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=outlive_stop,
+        generator=torch.Generator(),  # its own, so that torch's random state stays as it is
+    )
+    given = 0
+    try:
+        for sample in loader:
+            yield sample
+            given += 1
+    except BadInputError as error:
+        raise UserError(f"cannot evaluate {targets[given].name}: {reason_of(error)}") from error
 
 
 def _at_both_sizes(scores: Sequence[SentenceScore]) -> tuple[Scores, Scores]:

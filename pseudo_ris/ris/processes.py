@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
 from pseudo_ris.device import pick_device
 from pseudo_ris.errors import UserError
-
-GRACE = 5
-# Of Linux's prctl.h.
-PR_SET_PDEATHSIG = 1
 
 Item = TypeVar("Item")
 
@@ -59,6 +52,58 @@ class Processes:
         distributed.all_gather_object(items, item)
         return items
 
+    def from_first(self, make: Callable[[], Item]) -> Item:
+        """What `make` gives in the first process, in all of them: plain data in which tensors are on the CPU.
+
+        Tensors are sent one at a time, through `device`. The UserError that `make` raises is raised in all of them.
+        """
+        if self.count == 1:
+            return make()
+        tensors: list[torch.Tensor] = []
+        sent: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                sent[0] = _without_tensors(make(), tensors)
+            except UserError as error:
+                sent[1] = str(error)
+        distributed.broadcast_object_list(sent, src=0)
+        if sent[1] is not None:
+            raise UserError(sent[1])
+        return self._with_tensors(sent[0], iter(tensors))
+
+    def _with_tensors(self, item: Any, tensors: Iterator[torch.Tensor]) -> Any:
+        """`item` of `_without_tensors` with its tensors, those of the first process."""
+        if isinstance(item, _Place):
+            tensor = next(tensors) if self.is_first else torch.empty(item.shape, dtype=item.dtype)
+            placed = tensor.to(self.device)
+            distributed.broadcast(placed, src=0)
+            return placed.cpu()
+        if isinstance(item, dict):
+            return {key: self._with_tensors(value, tensors) for key, value in item.items()}
+        if isinstance(item, (list, tuple)):
+            return type(item)(self._with_tensors(value, tensors) for value in item)
+        return item
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Stands for a tensor."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+def _without_tensors(item: Any, taken: list[torch.Tensor]) -> Any:
+    """`item` with a _Place for each tensor in its dictionaries, lists and tuples; these are appended to `taken`, in order."""
+    if isinstance(item, torch.Tensor):
+        taken.append(item.contiguous())
+        return _Place(item.shape, item.dtype)
+    if isinstance(item, dict):
+        return {key: _without_tensors(value, taken) for key, value in item.items()}
+    if isinstance(item, (list, tuple)):
+        return type(item)(_without_tensors(value, taken) for value in item)
+    return item
+
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
@@ -93,40 +138,3 @@ def _own_device(name: str, place: int, count: int) -> torch.device:
     if place >= torch.cuda.device_count():
         raise UserError(f"--device {name}: more processes than the {torch.cuda.device_count()} GPUs; lower --nproc_per_node")
     return torch.device("cuda", place)
-
-
-class StopRequest:
-    """Whether this process was asked to end, and by which signal; 0 for none."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """As a signal's handler. Torchrun sends it again to its processes, so a second one means no more than the first."""
-        self.signal = number
-
-
-@contextmanager
-def deferred_stop() -> Iterator[StopRequest]:
-    """Ctrl-C and SIGTERM are noted, instead of ending the process in the middle of a step."""
-    request = StopRequest()
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def outlive_stop(worker: int) -> None:
-    """For a loader's workers: asked to end, they go on for GRACE seconds, so that the process that trains can end its step.
-
-    When that is killed they end at once, where the system can do that: they share its lock on the output folder.
-    """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "prctl"):
-        library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
-    # With exit code 0, since another one would end the process that trains, too.
-    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))

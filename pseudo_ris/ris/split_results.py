@@ -77,7 +77,13 @@ def evaluate_split(
                 folder.add(prediction)
 
         scores = tally(
-            model, targets, batch_size=config.batch_size, precision=config.precision, device=device, predictions=note
+            model,
+            targets,
+            batch_size=config.batch_size,
+            precision=config.precision,
+            device=device,
+            workers=config.workers,
+            predictions=note,
         )
     results = Results.of(scores)
     print("\n".join(table(split, results)), flush=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from pseudo_ris.ris.data import split_targets, training_targets
 from pseudo_ris.ris.dataset import Sample
 from pseudo_ris.ris.evaluation import Prediction, Results, tally
 from pseudo_ris.ris.learner import Learner, Outcome
-from pseudo_ris.ris.processes import Processes, StopRequest, deferred_stop, joined
+from pseudo_ris.ris.processes import Processes, joined
+from pseudo_ris.ris.rhythm import Rhythm
 from pseudo_ris.ris.schedule import count_steps
+from pseudo_ris.ris.stopping import StoppedError, StopRequest, stop_request
 from pseudo_ris.ris.targets import Target
 from pseudo_ris.ris.training_log import TrainingLog
 from pseudo_ris.shards import ALL, working_in
@@ -43,21 +46,37 @@ SHOWN = 4
 def train(config: TrainConfig) -> int:
     """Trains a model and leaves `best.pt`, `last.pt`, `log.csv` and `tensorboard/` in `config.output`; returns the exit code.
 
-    That is 0, or 128 plus the number of the signal (Ctrl-C, SIGTERM) that stopped it after a step. Either way, and after a
-    kill, the same command goes on from last.pt with the losses that it would have had; when all is done it says so.
-    Under torchrun this is to be called in each process. Several have the losses of one that has all their samples, unless the
-    model has dropout or drop path: what these drop is drawn in each process.
+    That is 0, or 128 plus the number of the signal (Ctrl-C, SIGTERM) that stopped it: after the step under way, or at once
+    while it loads, joins the other processes or validates. Either way, and after a kill, the same command goes on from last.pt
+    with the losses that it would have had; when all is done it says so.
+    Under torchrun this is to be called in each process; the first one's last.pt counts. Several have the losses of one that has
+    all their samples, unless the model has dropout or drop path: what these drop is drawn in each process.
 
     Raises UserError when last.pt is of another training or damaged, or the loss is not finite; last.pt then stays as it is.
     """
+    with stop_request() as stop:
+        try:
+            with stop.at_once():
+                return _train(config, stop)
+        except (StoppedError, RuntimeError) as error:
+            # Where one process stops at once, the others' exchange with it fails.
+            if not stop.signal:
+                raise
+            if os.environ.get("RANK", "0") == "0":
+                reason = f" ({error})" if str(error) else ""
+                print(f"stopped{reason}; the same command goes on from the last checkpoint", file=sys.stderr)
+            return 128 + stop.signal
+
+
+def _train(config: TrainConfig, stop: StopRequest) -> int:
     with ExitStack() as stack:
-        stop = stack.enter_context(deferred_stop())
         processes = stack.enter_context(joined(config.device))
         if processes.is_first:
             stack.enter_context(working_in(Path(config.output), ALL))
             prepare_folder(Path(config.output))
         training = begin(config, processes)
-        return training.go_on(stop)
+        with stop.deferred():
+            return training.go_on(stop)
 
 
 def begin(config: TrainConfig, processes: Processes) -> Training:
@@ -66,7 +85,8 @@ def begin(config: TrainConfig, processes: Processes) -> Training:
     validated = split_targets(config.data, config.data.val_split) if config.data.dataset and config.data.val_split else []
     steps = count_steps(len(targets), config.schedule)
     last = Path(config.output) / LAST
-    saved = read_checkpoint(last) if last.exists() else None
+    # Not each process for itself: only the first one writes last.pt, perhaps to a disk of its own.
+    saved = processes.from_first(lambda: read_checkpoint(last) if last.exists() else None)
     if saved is not None:
         check_same_training(saved, last, config, targets)
         model = restored_model(saved, config, saved["model"], last)
@@ -77,7 +97,8 @@ def begin(config: TrainConfig, processes: Processes) -> Training:
     if saved is None:
         return Training(config, learner, batches, validated, steps)
     learner.restore(saved)
-    return Training(config, learner, batches, validated, steps, saved["step"], saved["best"])
+    judged = saved.get("judged", saved["step"])  # earlier versions validated first
+    return Training(config, learner, batches, validated, steps, saved["step"], judged, saved["best"])
 
 
 class Training:
@@ -87,6 +108,7 @@ class Training:
         validated: what the best checkpoint is chosen by; where it is empty, best.pt is the newest.
         steps: of the whole training.
         done: of these, what is behind it.
+        judged: steps of the newest weights that best.pt was chosen among.
         best: step and figures of best.pt, see Results.named; None while there are none.
     """
 
@@ -98,31 +120,42 @@ class Training:
         validated: Sequence[Target],
         steps: int,
         done: int = 0,
+        judged: int = 0,
         best: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.learner, self.batches, self.validated = config, learner, batches, validated
-        self.steps, self.done, self.best = steps, done, best
+        self.steps, self.done, self.judged, self.best = steps, done, judged, best
+        self.rhythm = Rhythm(config, steps, len(batches))
         self.processes = learner.processes
         self.folder = Path(config.output)
 
     def go_on(self, stop: StopRequest) -> int:
-        """Does the steps that are left, unless it is stopped; returns the exit code, see `train`."""
-        if self.done == self.steps:
+        """Does the steps and the validation that are left, unless it is stopped; returns the exit code, see `train`."""
+        if self.done == self.judged == self.steps:
             self._say(f"all {self.steps} steps are done; give another --output to train anew")
             return self._finish()
         self._say(self._plan())
         with TrainingLog(self.folder, self.done, self.steps, self.processes.is_first) as log:
-            for batch in islice(self.batches.after(self.done), self.steps - self.done):
-                stopped_by = self._step(batch, log, stop)
-                if self.done == self.steps or self.done % (self.config.validate_every or len(self.batches)) == 0:
-                    self._validate(log)
+            self._judge(log, stop)  # what a stopped run saved and did not validate
+            batches = self.batches.after(self.done)
+            while self.done < self.steps:
+                batch = self._next(batches, stop)
+                stopped_by = self._step(batch, log, stop) if batch else stop.signal
+                if stopped_by or self.rhythm.saves(self.done):
                     self._save()
-                elif stopped_by:
-                    self._save()
-                if stopped_by and self.done < self.steps:
+                if stopped_by:
                     self._say(f"stopped after step {self.done} of {self.steps}; the same command goes on from there")
                     return 128 + stopped_by
+                self._judge(log, stop)
         return self._finish()
+
+    def _next(self, batches: Iterator[Sample], stop: StopRequest) -> Sample | None:
+        """The next batch; None when a process that trains alone is asked to stop while it waits for it."""
+        if self.processes.count > 1:  # these agree on it, see _step
+            return next(batches)
+        with suppress(StoppedError), stop.at_once():
+            return next(batches)
+        return None
 
     def _step(self, batch: Sample, log: TrainingLog, stop: StopRequest) -> int:
         """One step; returns the signal by which a process was asked to stop, or 0."""
@@ -151,21 +184,31 @@ class Training:
         kept = f"{last} stays as it was" if last.exists() else "there is no checkpoint yet"
         return UserError(
             f"step {self.done + 1}: loss {loss}, gradient norm {own.norm}, {samples}; {kept}; lower "
-            "--schedule.learning_rate, give --precision fp32 or mend the sample"
+            "--schedule.learning_rate, give --precision fp32 or fix the sample"
         )
 
-    def _validate(self, log: TrainingLog) -> None:
-        """Notes the figures on the validation split and writes best.pt when they are the best so far."""
-        if self.validated:
-            shown: list[Prediction] = []
+    def _judge(self, log: TrainingLog, stop: StopRequest) -> None:
+        """Validates weights that have not been when it is their turn; writes best.pt when they are the best so far.
+
+        last.pt was written before this, so that stopping here loses no step, and is written again with the outcome.
+        """
+        if not self.validated or self.judged == self.done or not self.rhythm.validates(self.done):
+            return
+        if self._is_best(log, stop):
+            self._write_best()
+        self.judged = self.done
+        self._save()
+
+    def _is_best(self, log: TrainingLog, stop: StopRequest) -> bool:
+        """Validates; whether the figures, which it notes, are the best so far."""
+        shown: list[Prediction] = []
+        with stop.at_once():
             results = self._evaluate(shown)
-            log.validation(self.done, results, shown)
-            if self.best and results.model_size.oiou <= self.best["model_size"]["oIoU"]:
-                return
-            self.best = {"step": self.done, **results.named}
-        if self.processes.is_first:
-            weights = self.learner.evaluated.state_dict()
-            write_checkpoint(self.folder / BEST, {**self._described(), "model": weights})
+        log.validation(self.done, results, shown)
+        if self.best and results.model_size.oiou <= self.best["model_size"]["oIoU"]:
+            return False
+        self.best = {"step": self.done, **results.named}
+        return True
 
     def _evaluate(self, shown: list[Prediction]) -> Results:
         """Figures of all processes' predictions. shown: receives some of this process's."""
@@ -173,6 +216,7 @@ class Training:
             self.learner.evaluated,
             self.processes.share(self.validated),
             batch_size=max(1, self.config.schedule.batch_size // self.processes.count),
+            workers=self.config.workers,
             precision=self.config.precision,
             device=self.processes.device,
             predictions=lambda prediction: shown.append(prediction) if len(shown) < SHOWN else None,
@@ -180,11 +224,19 @@ class Training:
         return Results.of([score for each in self.processes.gather(scores) for score in each])
 
     def _save(self) -> None:
-        """Writes last.pt."""
-        state = self.learner.state()
+        """Writes last.pt, and best.pt when there is nothing to choose it by."""
+        if not self.validated:
+            self._write_best()
+            self.judged = self.done
+        data = data_digest(self.batches.dataset.targets)
+        self._write(LAST, {"data": data, "judged": self.judged, **self.learner.state()})
+
+    def _write_best(self) -> None:
+        self._write(BEST, {"model": self.learner.evaluated.state_dict()})
+
+    def _write(self, name: str, state: Checkpoint) -> None:
         if self.processes.is_first:
-            data = data_digest(self.batches.dataset.targets)
-            write_checkpoint(self.folder / LAST, {**self._described(), "data": data, **state})
+            write_checkpoint(self.folder / name, {**self._described(), **state})
 
     def _described(self) -> Checkpoint:
         own = self.learner.model

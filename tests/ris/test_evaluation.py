@@ -13,6 +13,7 @@ from PIL import Image
 from plain_models import Answering, ColourModel, block, given, painted, target
 
 from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.images import decode_image
 from pseudo_ris.ris.evaluation import Prediction, Results, SentenceScore, at_original_size, tally
 from pseudo_ris.ris.frames import frame_of
 from pseudo_ris.ris.metrics import Overlap
@@ -115,6 +116,20 @@ def test_scores_do_not_depend_on_the_batch_size(frame):
         model = ColourModel(64, frame)
         assert scores_of(model, targets, batch_size) == expected
         assert model.batches == batches
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_scores_in_the_same_order_and_name_what_cannot_be_read():
+    targets, random = colourful_targets(), torch.get_rng_state()
+    given: list[int] = []
+    scores = scores_of(ColourModel(64, "letterbox"), targets, workers=2, predictions=lambda each: given.append(each.number))
+    assert scores == scores_of(ColourModel(64, "letterbox"), targets)
+    assert given == sorted(given) and set(given) == set(range(5))
+    assert torch.equal(torch.get_rng_state(), random)
+    broken = Target("b.png, mask 7", partial(decode_image, b"", "b.png"), targets[0].read_mask, ("red",))
+    with pytest.raises(UserError, match=r"^cannot evaluate b\.png, mask 7: b\.png") as caught:
+        scores_of(ColourModel(64, "letterbox"), [*targets, broken, *targets], workers=2)
+    assert "\n" not in str(caught.value)
 
 
 def test_results_gathered_from_shards_are_those_of_one():
