@@ -15,6 +15,7 @@ import time
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -101,6 +102,8 @@ def run_recipe(main: Callable[[Sequence[str]], int]) -> None:
     SIGTERM ends it like Ctrl-C, and after 8 s also where something does not let go, which no result on disk minds. When
     nobody reads what it prints any more (`| head`), it ends without a word and with exit code 141.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be UTF-8; sys.stderr has it so anyway
     signal.signal(signal.SIGTERM, _terminate)
     end_of_imports()
     set_aside()

@@ -64,9 +64,9 @@ class Listing:
             counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.unread.items()))
             yield f"{self.folder}: {self.unread.total()} files are skipped ({counts}); convert them to one of {KNOWN_TYPES}"
         for name in self.left_out[:MAX_NAMED]:
-            yield f"{self.folder / name}: is skipped: it holds masks (this run's, or with {META} beside them)"
+            yield f"{self.folder / name}: holds masks, which are skipped"
         if len(self.left_out) > MAX_NAMED:
-            yield f"{self.folder}: {len(self.left_out) - MAX_NAMED} more folders of masks are skipped"
+            yield f"{self.folder}: {len(self.left_out) - MAX_NAMED} more folders hold masks, which are skipped"
 
 
 @no_collection()
@@ -78,8 +78,8 @@ def list_images(folder: Path) -> list[ImageRecord]:
 def look_below(folder: Path, masks: Path | None = None) -> Listing:
     """The images below `folder`, which may also be a single image file.
 
-    Hidden files and folders, linked folders and folders of masks are left out. masks: where this run's are. Others are told by
-    their `_meta`, beside which there are no images.
+    Hidden files and folders, linked folders and folders of masks are left out. masks: this run's, whatever they hold; others
+    are recognized by what stage 1 notes in `_meta` beside them.
     Raises UserError when there is no such folder, it cannot be read, holds no image or is that of the masks.
     """
     if folder.is_file():
@@ -147,11 +147,22 @@ def _fill(found: Listing, masks: str | None) -> None:
                     names.append(prefix + name)
                 elif suffix in UNREAD_SUFFIXES:
                     found.unread[suffix] += 1
-        if (META in below and not names) or (prefix and prefix[:-1] == masks):
-            found.left_out.append(prefix[:-1])
+        if prefix and prefix[:-1] == masks:
+            found.left_out.append(masks)
             continue
+        if META in below and (kept := _without_masks(f"{found.folder}/{prefix}", below)) != below:
+            found.left_out.append(prefix[:-1])
+            # Beside masks alone there may be those of an image that a killed run has not noted.
+            below = kept if names else []
         found.names.extend(names)
         waiting.extend(f"{prefix}{name}/" for name in below)
+
+
+def _without_masks(place: str, below: list[str]) -> list[str]:
+    """Of the folders below `place`, those whose masks are not noted in the one called `_meta`; all where none are."""
+    noted = {name.removesuffix(".json") for name in os.listdir(f"{place}/{META}")}  # noqa: PTH208 (as above)
+    kept = [name for name in below if name != META and name not in noted]
+    return kept if len(kept) < len(below) - 1 else below
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -1,5 +1,6 @@
 """Command-line settings: presets, precedence, one-line errors."""
 
+import io
 import os
 import re
 import shutil
@@ -150,6 +151,20 @@ def test_user_errors_exit_with_2_and_one_line(capsys):
         run_recipe(failing)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: no such thing\n"
+
+
+def test_a_name_that_is_not_utf8_can_be_printed(monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "utf-8"))
+
+    def main(argv):
+        print("masks are in caf\udce9", flush=True)
+        return 0
+
+    with pytest.raises(SystemExit) as caught:
+        run_recipe(main)
+    assert caught.value.code == 0
+    assert printed.getvalue() == b"masks are in caf\\udce9\n"
 
 
 RECIPE = """

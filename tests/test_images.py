@@ -126,8 +126,9 @@ def test_masks_inside_the_folder_of_images_are_no_images(tmp_path):
     assert [record.name for record in list_images(tmp_path)] == ["a.jpg", "b/c.jpg", "given/a/0.png"]
     found = look_below(tmp_path, tmp_path / "b" / ".." / "given")
     assert (found.names, found.left_out) == (["a.jpg", "b/c.jpg"], ["given", "out/masks"])
-    assert ["given: is skipped" in notice for notice in found.notices()] == [True, False]
-    with pytest.raises(UserError, match=r"holds no image; .*_meta"):
+    assert ["given: holds masks" in notice for notice in found.notices()] == [True, False]
+    touched(tmp_path, "out/masks/half_written/0.png")
+    with pytest.raises(UserError, match=r"holds no image; .*masks: holds masks, which are skipped"):
         list_images(tmp_path / "out" / "masks")
     with pytest.raises(UserError, match=r"--masks .*: is the folder of images, too; give the masks a folder of their own"):
         look_below(tmp_path, tmp_path / "b" / "..")
@@ -139,9 +140,14 @@ def test_the_masks_of_a_run_in_the_current_folder_are_no_images(tmp_path, monkey
     assert look_below(Path(), Path("masks")).names == ["a.jpg"]
 
 
+def test_masks_among_the_images_themselves_are_no_images(tmp_path):
+    touched(tmp_path, "_meta/a.json", "a/0.png", "a.jpg", "b/c.jpg")
+    assert [record.name for record in list_images(tmp_path)] == ["a.jpg", "b/c.jpg"]
+
+
 def test_a_folder_of_images_that_is_called_meta_hides_no_others(tmp_path):
-    touched(tmp_path, "_meta/a.jpg", "b.jpg")
-    assert [record.name for record in list_images(tmp_path)] == ["_meta/a.jpg", "b.jpg"]
+    touched(tmp_path, "_meta/a.jpg", "_meta/notes.json", "b/c.jpg")
+    assert [record.name for record in list_images(tmp_path)] == ["_meta/a.jpg", "b/c.jpg"]
 
 
 def test_image_files_may_not_be_written_among_the_images(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from pseudo_ris.cli import finite_number, run_recipe
 from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
 from pseudo_ris.images import require_outside
 from pseudo_ris.interchange.csv_pairs import read_csv
-from pseudo_ris.interchange.formats import DATASET, FORMATS, Writing, leaves_image_files, write_verified
+from pseudo_ris.interchange.formats import DATASET, FORMATS, Writing, check_existing, leaves_image_files, write_verified
 from pseudo_ris.interchange.outputs import require_free
 from pseudo_ris.interchange.pair_set import PairImage
 from pseudo_ris.interchange.split import with_splits
@@ -26,20 +26,25 @@ STAGE_2 = CaptionGenerationConfig()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes a set, reads it back, compares, and says what it holds. Returns the exit code. Raises UserError."""
+    """Writes a set, reads it back, compares, and says what it holds. Returns the exit code. Raises UserError.
+
+    A set that is there already is compared with what was to be written.
+    """
     options = _parse(argv)
-    require_free(options.out)
     if options.command == "unpack":
         if options.images:
             require_outside(options.out, options.images, "OUT")
+        require_free(options.out)
         totals = unpack(FORMATS[options.source_format].read(options.input, options.images), options.out)
         print(f"{totals.images} images, {totals.objects} masks, written to images and masks in {options.out}")
         return 0
     how = Writing(options.dataset, options.copy_images)
     if options.images and leaves_image_files(options.to, how):
         require_outside(options.out, options.images, "OUT")
-    totals = write_verified(options.out, options.source(options), options.to, how)
-    print(f"{totals}, written to {options.out} as {options.to}, read back and found equal")
+    there = options.out.exists() or options.out.is_symlink()
+    totals = (check_existing if there else write_verified)(options.out, options.source(options), options.to, how)
+    made = "already in" if there else "written to"
+    print(f"{totals}, {made} {options.out} as {options.to}, read back and found equal")
     return 0
 
 

@@ -91,6 +91,11 @@ def write_lmdb(out: Path, images: Iterable[PairImage], serialization: str = "pya
         listing.write(folder / IMAGE_LIST)
 
 
+def is_serialized(out: Path, serialization: str) -> bool:
+    """Whether the values of all LMDBs in a folder that `write_lmdb` made are serialized so. Raises UserError."""
+    return all(RecordLmdb(path).serialization == serialization for path in _split_files(out, LMDB_SUFFIX))
+
+
 def write_anns(out: Path, images: Iterable[PairImage], dataset: str, copy_images: bool = False) -> None:
     """Writes a new folder with `anns/<dataset>/`, `masks/<dataset>/` and, when asked for, `images/`. Raises UserError."""
     check_dataset(dataset)

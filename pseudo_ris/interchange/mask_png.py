@@ -13,10 +13,26 @@ from pseudo_ris.errors import BadInputError
 from pseudo_ris.images import open_image
 from pseudo_ris.interchange.pair_set import check_size
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CHUNK = struct.Struct(">I4s")
+"""Of a PNG: length of its data, and type; then come the data and the CRC-32 of type and data."""
+
 
 def encode_mask(mask: np.ndarray) -> bytes:
     """The PNG, 8 bits grey, of a mask, bool [H, W]."""
     return cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
+
+
+def is_sound_png(data: bytes) -> bool:
+    """Whether the file is a whole PNG whose chunks have the checksums that it gives them; no pixel is decoded."""
+    place, kind = len(SIGNATURE), b""
+    while data.startswith(SIGNATURE) and kind != b"IEND" and place + CHUNK.size <= len(data):
+        length, kind = CHUNK.unpack_from(data, place)
+        end = place + CHUNK.size + length
+        if data[end : end + 4] != zlib.crc32(data[place + 4 : end]).to_bytes(4, "big"):
+            return False
+        place = end + 4
+    return kind == b"IEND"
 
 
 def decode_mask(data: bytes) -> np.ndarray:

@@ -13,6 +13,7 @@ from pseudo_ris.files import temporary_name, writing
 from pseudo_ris.interchange.pair_set import PairImage
 from pseudo_ris.interchange.safe_paths import IMAGES
 
+OTHER_PLACE = "choose another place or remove it first"
 DATASET_NAME = re.compile(r"\w[\w.+-]{0,63}")
 
 
@@ -45,7 +46,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 def require_free(out: Path) -> None:
     """Raises UserError when something is at `out`."""
     if out.exists() or out.is_symlink():
-        raise UserError(f"{out}: exists already; choose another place or remove it first")
+        raise UserError(f"{out}: exists already; {OTHER_PLACE}")
 
 
 def check_dataset(name: str) -> None:

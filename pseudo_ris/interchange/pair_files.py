@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ ENDINGS = (".csv", ".json", "_text.txt", "_doc.txt")
 ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 QUOTE = '"'
 QUOTED = (QUOTE, ",", "\n", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SUMMED = {"doc": "DoC", "uniqueness": "uniqueness", "correctness": "correctness"}
 
 
@@ -40,6 +42,7 @@ def writing_pairs(output: Path, name: str, columns: Sequence[str]) -> Iterator[P
                 writer.write_totals()
             for temporary, target in zip(temporaries, targets, strict=True):
                 temporary.replace(target)
+            _warn_of_formulas(targets[0], writer.formulas)
         finally:
             for temporary in temporaries:
                 temporary.unlink(missing_ok=True)
@@ -53,6 +56,7 @@ class PairWriter:
         self._columns = columns
         self._rows = self._candidates = self._doc_over_1 = self._one_mask = 0
         self._sums = {column: 0.0 for column in SUMMED if column in columns}
+        self.formulas = 0  # rows whose name or id a spreadsheet would take for a formula
         self._table.write(_csv_line(columns))
 
     def write(self, row: Mapping[str, object]) -> None:
@@ -70,6 +74,7 @@ class PairWriter:
 
     def _count(self, row: Mapping[str, object]) -> None:
         self._rows += 1
+        self.formulas += any(str(row[column]).startswith(FORMULA_STARTS) for column in ("img_name", "img_id"))
         self._candidates += row["num_sent"]
         self._doc_over_1 += sum(doc > 1 for doc in row["doc"])
         self._one_mask += row["one_mask"]
@@ -87,6 +92,16 @@ class PairWriter:
             f"one-mask cases: {self._one_mask}",
         ]
         self._doc.writelines(f"{line}\n" for line in means + counts)
+
+
+def _warn_of_formulas(table: Path, rows: int) -> None:
+    """Says that a spreadsheet would evaluate image names. They stay what they are: readers find the images by them."""
+    if rows:
+        print(
+            f"warning: {table}: in {rows} rows the image's name or id begins with = + - or @, which a spreadsheet evaluates "
+            "as a formula; import these columns as text",
+            file=sys.stderr,
+        )
 
 
 def _spell(value: object) -> str:

@@ -40,12 +40,12 @@ def _read_records(path: Path) -> Iterator[list[str]]:
     """Cells of each line of a CSV. Raises UserError."""
     csv.field_size_limit(LARGEST_CELL)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets save UTF-8 with a byte order mark
             reader = csv.reader(file, strict=True)
             try:
                 yield from reader
             except csv.Error as error:
-                raise UserError(f"{path}, line {reader.line_num}: no CSV ({error}); mend the line") from error
+                raise UserError(f"{path}, line {reader.line_num}: no CSV ({error}); fix the line") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the pairs CSV that stage 2 wrote") from error
     except UnicodeDecodeError as error:
@@ -57,7 +57,7 @@ def _parse_rows(columns: Sequence[str], records: Iterator[list[str]], path: Path
         if not cells:  # an empty line
             continue
         if len(cells) != len(columns):
-            raise UserError(f"{path}, row {number}: {len(cells)} cells, the header has {len(columns)}; mend or remove the row")
+            raise UserError(f"{path}, row {number}: {len(cells)} cells, the header has {len(columns)}; fix or remove the row")
         yield _parse_row(dict(zip(columns, cells, strict=True)), f"{path}, row {number}")
 
 
@@ -76,11 +76,11 @@ def _parse_row(cells: dict[str, str], place: str) -> Row:
         try:
             row[column] = PARSERS[column](cell) if column in PARSERS else cell
         except ValueError as error:
-            raise UserError(f"{place}, column {column}: {error}; mend or remove the row") from error
+            raise UserError(f"{place}, column {column}: {error}; fix or remove the row") from error
     for column in cells.keys() & LIST_COLUMNS:
         if len(row[column]) != row["num_sent"]:
             raise UserError(
-                f"{place}, column {column}: {len(row[column])} entries, num_sent says {row['num_sent']}; mend or remove the row"
+                f"{place}, column {column}: {len(row[column])} entries, num_sent says {row['num_sent']}; fix or remove the row"
             )
     return row
 

@@ -92,6 +92,11 @@ class RecordLmdb:
             raise UserError(f"{self.path}, {KEYS.decode()}: is no list of {LENGTH.decode()} keys; get the file again")
         return keys
 
+    @property
+    def serialization(self) -> str:
+        """Which of SERIALIZATIONS the number of records has."""
+        return "pickle" if (self._file.get(LENGTH) or b"").startswith(PICKLE_START) else "pyarrow"
+
     def __len__(self) -> int:
         return len(self.keys)
 

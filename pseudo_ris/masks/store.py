@@ -26,7 +26,7 @@ from pseudo_ris.failures import all_failures
 from pseudo_ris.files import prepare_folder, replace_folder, write_atomic, writing
 from pseudo_ris.image_ids import META
 from pseudo_ris.images import read_bytes
-from pseudo_ris.interchange.mask_png import decode_mask, encode_mask
+from pseudo_ris.interchange.mask_png import decode_mask, encode_mask, is_sound_png
 from pseudo_ris.interchange.safe_paths import file_inside
 from pseudo_ris.records import ImageRecord, MaskRecord
 from pseudo_ris.shards import Shard, reading_from, working_in
@@ -63,7 +63,7 @@ class StoredMasks:
             if mask.shape != (height, width):
                 raise BadInputError(
                     f"{self.image_id}/{seg_id}.png: {mask.shape[1]}x{mask.shape[0]} pixels, its image has "
-                    f"{width}x{height}; make the masks anew from this image"
+                    f"{width}x{height}; run generate_masks again"
                 )
         return without_blank(masks, height, width, self.image_id)
 
@@ -244,15 +244,14 @@ class MaskStore:
     def _read_undamaged(self, image_id: str, meta: Mapping[str, Any]) -> dict[str, bytes] | None:
         """The PNGs that a whole meta file speaks of, by name; None when one is not what was written.
 
-        Earlier versions noted no checksums; of theirs any content will do.
+        Earlier versions noted no checksums; of theirs the PNG's own are checked.
         """
         folder = self.folder / image_id
         try:
             files = {name: (folder / name).read_bytes() for name in _noted(meta, "crc32")}
         except OSError:
             return None
-        undamaged = all(noted in (None, zlib.crc32(files[name])) for name, noted in _noted(meta, "crc32").items())
-        return files if undamaged else None
+        return files if all(_is_undamaged(files[name], noted) for name, noted in _noted(meta, "crc32").items()) else None
 
     def _why_none(self, image_id: str) -> str:
         """Why stage 1 has left no masks of an image, and what to do."""
@@ -282,6 +281,10 @@ def _is_mask(path: Path) -> bool:
     return path.suffix == ".png" and path.stem.isdecimal()
 
 
+def _is_undamaged(data: bytes, crc32: int | None) -> bool:
+    return is_sound_png(data) if crc32 is None else zlib.crc32(data) == crc32
+
+
 def _foreign_file(folder: Path) -> str:
     """Name of something in the folder that is no mask, "" when there is nothing. Hidden files do not count."""
     with suppress(OSError):  # there is no folder, or another process is replacing it
@@ -293,7 +296,10 @@ def _files_of(row: Row) -> dict[int, bytes]:
     """Seg id -> PNG bytes of a row, ordered by seg id. Raises BadInputError."""
     files = {name.removesuffix(".png"): data for name, data in row.files}
     if not all(map(str.isdecimal, files)):
-        raise BadInputError(f"{row.image_id}: its row in a shard has masks that are not named by numbers; make the masks anew")
+        raise BadInputError(
+            f"{row.image_id}: its row in a shard has masks that are not named by numbers; "
+            "remove the shard and run generate_masks again"
+        )
     return dict(sorted((int(name), data) for name, data in files.items()))
 
 

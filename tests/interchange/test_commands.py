@@ -16,7 +16,7 @@ from random_sets import image, thing
 from pseudo_ris.demo.coco_writer import load_coco_scenes
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.interchange.__main__ import main
-from pseudo_ris.interchange.formats import FORMATS, Writing, write_verified
+from pseudo_ris.interchange.formats import FORMATS, Format, Writing, write_verified
 from pseudo_ris.interchange.unpack import unpack
 from pseudo_ris.interchange.verify import compare
 
@@ -26,17 +26,27 @@ DEMO = ROOT / "datasets" / "demo"
 
 @pytest.fixture
 def stage_2(tmp_path) -> list[str]:
-    """Options for three demo scenes with true masks and made-up expressions."""
+    """Options for three demo scenes with true masks and made-up expressions, in the test's own folder."""
+    return write_stage_2(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def lasting_stage_2(tmp_path_factory) -> list[str]:
+    """The same of one scene, for tests that only read it."""
+    return write_stage_2(tmp_path_factory.mktemp("stage_2"), 1)
+
+
+def write_stage_2(folder: Path, scenes: int = 3) -> list[str]:
     rows = ["index,img_name,img_id,seg_id,num_sent,pseudo_caption,doc,one_mask"]
-    for name, scene in load_coco_scenes(DEMO)[:3]:
+    for name, scene in load_coco_scenes(DEMO)[:scenes]:
         image_id = name.removesuffix(".png")
-        (tmp_path / "masks" / image_id).mkdir(parents=True)
+        (folder / "masks" / image_id).mkdir(parents=True)
         for seg_id, mask in enumerate(scene.masks):
-            cv2.imwrite(str(tmp_path / "masks" / image_id / f"{seg_id}.png"), mask.astype("uint8") * 255)
+            cv2.imwrite(str(folder / "masks" / image_id / f"{seg_id}.png"), mask.astype("uint8") * 255)
             rows.append(f'{len(rows) - 1},{name},{image_id},{seg_id},2,"[""good {seg_id}"", ""bad""]","[1.5, 0.5]",0')
-    (tmp_path / "pairs.csv").write_text("\n".join(rows) + "\n")
+    (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
     return [f"--{name}={place}" for name, place in (
-        ("pairs", tmp_path / "pairs.csv"), ("images", DEMO / "images"), ("masks", tmp_path / "masks")
+        ("pairs", folder / "pairs.csv"), ("images", DEMO / "images"), ("masks", folder / "masks")
     )]  # fmt: skip
 
 
@@ -99,6 +109,74 @@ def test_what_is_there_is_left_alone(tmp_path, name):
     with pytest.raises(UserError, match="out: exists already"):
         main(["convert", "--from", name, str(tmp_path), "--to", name, str(tmp_path / "out")])
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def all_files(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_set_that_is_done_is_found_to_be_done(tmp_path, lasting_stage_2, capsys, name):
+    """As by the same command after a kill at its very end."""
+    out = tmp_path / "out"
+    command = ["export", "--to", name, str(out), *lasting_stage_2]
+    assert main(command) == 0
+    before = all_files(out)
+    assert main(command) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert second == first.replace("written to", "already in")
+    assert all_files(out) == before
+    with pytest.raises(UserError, match=f"{out}: exists already and is not this set .*; choose another place"):
+        main([*command, "--all"])
+    largest = max(before, key=lambda path: len(before[path][1]))
+    with largest.open("rb+") as file:
+        file.truncate(len(before[largest][1]) // 2)
+    with pytest.raises(UserError, match=f"{out}: exists already and is not this set .*; choose another place"):
+        main(command)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (["lmdb"], ["lmdb-pickle"]),
+        (["lmdb-pickle"], ["lmdb"]),
+        *((["--dataset=a", name], ["--dataset=b", name]) for name in ("refer", "grefcoco", "etris", "webdataset")),
+        (["coco"], ["coco", "--copy-images"]),
+    ],
+)
+def test_a_set_of_another_form_is_not_taken_for_the_one_that_is_wanted(tmp_path, lasting_stage_2, first, then):
+    out = str(tmp_path / "out")
+    assert main(["export", "--to", first[-1], *first[:-1], out, *lasting_stage_2]) == 0
+    options = [word for word in then if word.startswith("--")]
+    kind = next(word for word in then if not word.startswith("--"))
+    with pytest.raises(UserError, match="out: exists already"):
+        main(["export", "--to", kind, *options, out, *lasting_stage_2])
+
+
+@pytest.mark.parametrize("name", ["coco", "parquet"])
+def test_a_set_is_at_its_place_only_when_it_was_found_equal(tmp_path, lasting_stage_2, monkeypatch, name):
+    seen = []
+
+    def killed(*arguments, **options):
+        seen.append((tmp_path / "out").exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pseudo_ris.interchange.formats.compare", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(["export", "--to", name, str(tmp_path / "out"), *lasting_stage_2])
+    assert seen == [False]
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_errors_name_the_place_that_was_asked_for(tmp_path, monkeypatch):
+    def refused(out: Path, images, how) -> None:
+        raise UserError(f"cannot write {out}: No space left on device")
+
+    monkeypatch.setattr("pseudo_ris.interchange.formats.FORMATS", {"coco": Format(FORMATS["coco"].read, refused)})
+    with pytest.raises(UserError, match=f"^cannot write {tmp_path / 'out'}: No space left on device$"):
+        write_verified(tmp_path / "out", lambda: [image()], "coco", Writing())
 
 
 @pytest.mark.parametrize("name", FORMATS)

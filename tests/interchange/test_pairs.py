@@ -118,6 +118,26 @@ def test_any_image_name_survives(name, tmp_path_factory):
     assert [row["img_name"] for row in read_pairs(folder / "pairs.csv")] == [name]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_column(store, tmp_path):
+    store.write(image(1), "k", [MaskCaptions(0, True, (caption("a ball", 2.0),))])
+    write_pairs(store.read_all([image(1)]), tmp_path, NAME, ScoringConfig())
+    rows = read_pairs(tmp_path / "pairs.csv")
+    (tmp_path / "saved.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "pairs.csv").read_bytes())
+    assert read_pairs(tmp_path / "saved.csv") == rows
+
+
+@pytest.mark.parametrize("name", ["=1+2.jpg", "@a.jpg", "+a.jpg", "-a.jpg", "a=1.jpg"])
+def test_a_name_that_a_spreadsheet_evaluates_stays_what_it_is_and_is_warned_of_once(tmp_path, capsys, name):
+    parts = [Part(name.removesuffix(".jpg"), name, (MaskCaptions(each, False, (caption("a ball", 2.0),)),)) for each in (0, 1)]
+    write_pairs(parts, tmp_path, NAME, ScoringConfig())
+    assert [row["img_name"] for row in read_pairs(tmp_path / "pairs.csv")] == [name, name]
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == (not name.startswith("a"))
+    assert all(
+        f"{tmp_path / 'pairs.csv'}: in 2 rows the image's name or id begins with = + - or @" in line for line in warnings
+    )
+
+
 def test_files_that_cannot_be_finished_leave_the_earlier_ones_alone(tmp_path):
     parts = [Part("1", "1.jpg", (MaskCaptions(0, False, (caption("a ball", 1.5),)),))]
     write_pairs(parts, tmp_path, NAME, ScoringConfig())

@@ -99,7 +99,7 @@ def test_masks_of_earlier_versions_which_noted_no_sizes_and_checksums_are_curren
         path.write_text(json.dumps(meta))
         assert store.is_current(RECORD, "k")
     damage(store.folder / "a__b" / "0.png")
-    assert store.is_current(RECORD, "k")
+    assert not store.is_current(RECORD, "k"), "by the PNG's own checksums"
 
 
 def test_an_image_on_which_stage_1_failed_says_why(store):
