@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from common import in_fresh_process, peak_bytes, print_json, print_table
 
+from pseudo_ris.config import MatchingConfig
 from pseudo_ris.masks.matching import match_masks
 
 Matcher = Callable[[np.ndarray, np.ndarray, str], list[int | None]]
@@ -35,7 +36,7 @@ def draw_ellipses(count: int, height: int, width: int, rng: np.random.Generator)
 
 def ours(cutlers: np.ndarray, sams: np.ndarray, rule: str) -> list[int | None]:
     """The library's matching."""
-    matched = {match.cutler_index: match.sam_index for match in match_masks(cutlers, sams, rule, deduplicate=False)}
+    matched = {match.cutler_index: match.sam_index for match in match_masks(cutlers, sams, MatchingConfig(rule, False, 0.0))}
     return [matched.get(index) for index in range(len(cutlers))]
 
 

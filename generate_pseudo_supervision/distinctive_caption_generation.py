@@ -15,6 +15,7 @@ then puts the files together. With --shard-size N finished parts go on into file
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ with importing():
     from pseudo_ris.config import CaptionGenerationConfig
     from pseudo_ris.device import peak_memory, pick_device
     from pseudo_ris.distinctiveness.clip import ClipScorer, build_clip
-    from pseudo_ris.distinctiveness.nouns import make_noun_finder
+    from pseudo_ris.distinctiveness.nouns import make_noun_finder, with_noun_finder
     from pseudo_ris.distinctiveness.score import score_candidates
     from pseudo_ris.engine.run import run_loop
     from pseudo_ris.errors import UserError
@@ -49,6 +50,7 @@ with importing():
 def main(argv: Sequence[str]) -> int:
     """Runs stage 2 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
     config = parse_config(CaptionGenerationConfig, argv, __doc__)
+    config = replace(config, scoring=with_noun_finder(config.scoring))
     shard = Shard.parse(config.shard)
     records = list_records(config, Path(config.masks))
     parts = PartStore(Path(config.output), config.name)
@@ -73,7 +75,7 @@ def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> Non
     """Makes the parts of the images of a run, or of those a worker is handed."""
     device = pick_device(config.device)
     announce_models({"coca": config.coca, "clip": config.clip}, device)
-    find_noun = make_noun_finder(config.scoring.noun_finder)
+    find_noun = make_noun_finder(config.scoring)
     print(f"head nouns: {find_noun.name}")
     basis = settings_of(config)
     builds = partial(build_coca, config.coca.architecture), partial(build_clip, config.clip.architecture)
@@ -86,7 +88,7 @@ def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> Non
         with images.guard(record):
             data = record.read()
             stored = mask_store.read(record)
-            key = digest(basis, find_noun.name, record.image_id, data, *stored.flat())
+            key = digest(basis, record.image_id, data, *stored.flat())
             if not images.is_needed(record, key, parts.is_current(record, key)):
                 continue
             image = decode_image(data, record.name)
@@ -107,7 +109,7 @@ def settings_of(config: CaptionGenerationConfig) -> str:
 
 def look_of(config: CaptionGenerationConfig) -> Callable[[ImageRecord], bytes]:
     """What tells an image that has changed, or its masks, since its expressions were made."""
-    return image_and_mask_stamps(config, settings_of(config), make_noun_finder(config.scoring.noun_finder).name)
+    return image_and_mask_stamps(config, settings_of(config))
 
 
 def put_together(config: CaptionGenerationConfig, parts: PartStore, run: Run) -> None:

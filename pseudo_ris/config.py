@@ -9,6 +9,8 @@ from pseudo_ris.errors import UserError
 
 ChannelOrder = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "bf16", "fp16"]
+CocaPrecision = Literal["fp32", "bf16", "fp16", "autocast"]
+ClipPrecision = Literal["fp32", "bf16", "fp16", "fp16_on_cuda"]
 Residency = Literal["auto", "together", "in_turn"]
 
 EMBEDDED_NAME, RANDOM = "demo", "random"
@@ -116,11 +118,17 @@ class MatchingConfig:
         rule: "iou", or the paper's "intersection" (raw area, lets background-sized masks win).
         deduplicate: give each SAM mask to the CutLER instance it fits best only.
         min_iou: a SAM mask that fits less well does not replace the CutLER mask; 0 is the paper's.
+        ties: of SAM masks that the rule ranks equal, "other_measure" takes the better one by the other rule, "first" (the
+            release) the first one.
+        no_overlap: a CutLER mask that no SAM mask overlaps is kept as it is ("keep"), or replaced by SAM mask 0 ("first", the
+            release), unless `min_iou` is above 0.
     """
 
     rule: Literal["intersection", "iou"] = "iou"
     deduplicate: bool = True
     min_iou: float = 0.5
+    ties: Literal["other_measure", "first"] = "other_measure"
+    no_overlap: Literal["keep", "first"] = "keep"
 
     def __post_init__(self) -> None:
         require_share(min_iou=self.min_iou)
@@ -132,9 +140,15 @@ class CropConfig:
 
     Args:
         antialias: antialiased bilinear resize; the release's is without.
+        fill: colour of masked-out and padded pixels: "mean", the CLIP mean colour (123, 117, 104), or "release", the lighter
+            grey (156, 147, 133) that the release gets by writing the mean after normalising.
+        box: "tight", the mask's box with margins rounded to pixels, or "release": one pixel short on the right and at the
+            bottom, corner and extent each cut down to whole pixels.
     """
 
     antialias: bool = True
+    fill: Literal["mean", "release"] = "mean"
+    box: Literal["tight", "release"] = "tight"
 
 
 @dataclass(frozen=True)
@@ -145,12 +159,13 @@ class CocaConfig:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example coca_ViT-L-14.
         weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
             checkpoint file.
-        precision: of the whole model; logits and scores are computed in fp32.
+        precision: of the whole model; logits and scores are computed in fp32. "autocast" (the release): fp32 weights, and on a
+            GPU fp16 autocast of image tower, decoder and logits; on a CPU the same as fp32.
     """
 
     architecture: str = "demo"
     weights: str = "demo"
-    precision: Precision = "fp32"
+    precision: CocaPrecision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,8 @@ class DecodingConfig:
         beam_groups: groups the beams are divided into.
         max_length: tokens of a candidate, start and end included.
         min_length: the end token is forbidden while the prefix is shorter (start included).
+        beam_length: tokens by which the score of a finished beam caption is divided: "with_end" counts the end token,
+            "without_end" (the release, whose transformers was older) does not.
         seed: seed of all sampling.
     """
 
@@ -185,6 +202,7 @@ class DecodingConfig:
     beam_groups: int = 3
     max_length: int = 30
     min_length: int = 5
+    beam_length: Literal["with_end", "without_end"] = "with_end"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -205,12 +223,13 @@ class ClipConfig:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example RN50.
         weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
             checkpoint file.
-        precision: of the whole model; logits and scores are computed in fp32.
+        precision: of the whole model; logits and scores are computed in fp32. "fp16_on_cuda" (the release, whose clip.load does
+            so): fp16 on a GPU, fp32 on a CPU. The release then rounds logits and scores to fp16 as well.
     """
 
     architecture: str = "demo"
     weights: str = "demo"
-    precision: Precision = "fp32"
+    precision: ClipPrecision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -218,7 +237,10 @@ class ScoringConfig:
     """The distinctiveness score (Pseudo-RIS, sec. 3.3).
 
     Args:
-        noun_finder: "spacy" (en_core_web_lg), "rules" (no download), or "auto": spaCy when its model is installed.
+        noun_finder: "spacy" (en_core_web_lg), "rules" (no download), or "auto": spaCy when its model is installed where the
+            command is started.
+        noun_rule: with spaCy, where a caption's root is in no noun chunk: "any_child" takes the chunk of the first child that
+            is in one, "first_child" (the release) looks at the first child only and else takes the whole caption.
         score_floor: CLIP logits are bounded below by this, so that ratios keep their meaning (they are near 20); 0 leaves
             them alone (the release).
         threshold: a candidate counts as kept when its DoC is greater; the paper's is 1.0.
@@ -226,6 +248,7 @@ class ScoringConfig:
     """
 
     noun_finder: Literal["auto", "spacy", "rules"] = "auto"
+    noun_rule: Literal["any_child", "first_child"] = "any_child"
     score_floor: float = 1.0
     threshold: float = 1.2
     fallback: Literal["drop", "unfiltered"] = "drop"

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pseudo_ris.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Values of a `precision` setting that give the weights the same dtype on every device."""
 # Names of glibc's malloc.h: how much free memory is kept, and how many blocks may be fetched one by one.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -54,10 +55,25 @@ def keep_freed_memory() -> None:
         library.mallopt(M_MMAP_MAX, 0)
 
 
-def in_precision(model: Model, precision: str, *kept: str) -> Model:
-    """`model` with its weights in a `precision` setting's dtype. kept: names of parameters that stay in fp32."""
+def weight_dtype(precision: str, device: torch.device | str) -> torch.dtype:
+    """dtype of a model's weights on `device` under a `precision` setting.
+
+    "autocast" keeps them in fp32 (see `CocaCaptioner.autocast`); "fp16_on_cuda" has them in fp16 on a GPU and in fp32 on a CPU.
+    """
+    if precision == "autocast":
+        return torch.float32
+    if precision == "fp16_on_cuda":
+        return torch.float16 if torch.device(device).type == "cuda" else torch.float32
+    return DTYPES[precision]
+
+
+def in_precision(model: Model, precision: str, *kept: str, device: torch.device | str = "cpu") -> Model:
+    """`model` with its weights in the dtype that a `precision` setting gives them on `device` (see `weight_dtype`).
+
+    kept: names of parameters that stay in fp32.
+    """
     single = {name: model.get_parameter(name).data for name in kept}
-    model.to(DTYPES[precision])
+    model.to(weight_dtype(precision, device))
     for name, data in single.items():
         model.get_parameter(name).data = data
     return model

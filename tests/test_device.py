@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pseudo_ris.device import in_precision, peak_memory, pick_device
+from pseudo_ris.device import DTYPES, in_precision, peak_memory, pick_device, weight_dtype
 from pseudo_ris.errors import UserError
 
 
@@ -28,6 +28,17 @@ def test_some_parameters_stay_in_single_precision():
         torch.float32,
         torch.bfloat16,
     ]
+
+
+def test_dtypes_of_weights_by_setting_and_device():
+    dtypes = {name: (weight_dtype(name, "cpu"), weight_dtype(name, "cuda:1")) for name in (*DTYPES, "autocast", "fp16_on_cuda")}
+    assert dtypes == {
+        "fp32": (torch.float32, torch.float32),
+        "bf16": (torch.bfloat16, torch.bfloat16),
+        "fp16": (torch.float16, torch.float16),
+        "autocast": (torch.float32, torch.float32),
+        "fp16_on_cuda": (torch.float32, torch.float16),
+    }
 
 
 @pytest.mark.slow

@@ -57,6 +57,9 @@ def beam_search(captioner: CocaCaptioner, images: CocaImages, decoding: Decoding
     As open_clip 3.3 with transformers 4.50: a beam's score is the sum of its raw logits (not log-probabilities), finished and
     unfinished captions compare by score divided by length, and no diversity penalty is applied. The beam groups of the
     "diverse" search therefore are copies of each other, and one of `beams / beam_groups` beams gives the same caption.
+
+    The length of a finished caption includes the start token and, with `beam_length` "with_end", the end token. The release's
+    transformers (4.30) leaves the end token out ("without_end"); an open beam counts all its tokens in either case.
     """
     beams = decoding.beams // decoding.beam_groups
 
@@ -89,7 +92,7 @@ def _search_chunk(
         unsettled: list[int] = []
         for place, crop in enumerate(live):
             ranked = list(zip(scores[place].tolist(), picks[place].tolist(), strict=True))
-            branches = _branch(captioner, search, place * beams, beams, ranked, hypotheses[crop])
+            branches = _branch(captioner, search, place * beams, beams, ranked, hypotheses[crop], decoding.beam_length)
             if not hypotheses[crop].settled(ranked[0][0], length):
                 unsettled.append(crop)
                 following.extend(branches)
@@ -108,6 +111,7 @@ def _branch(
     beams: int,
     ranked: list[tuple[float, int]],
     hypotheses: Hypotheses,
+    beam_length: str,
 ) -> list[Beam]:
     """The next beams of one crop, whose beams are `search[first : first + beams]`.
 
@@ -121,7 +125,7 @@ def _branch(
         if token != captioner.end:
             branches.append(Beam(ids, total, row))
         elif rank < beams:
-            hypotheses.add(ids, total, len(ids))
+            hypotheses.add(ids, total, len(ids) if beam_length == "with_end" else len(ids) - 1)
         if len(branches) == beams:
             break
     return branches

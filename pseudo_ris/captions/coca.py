@@ -78,14 +78,19 @@ class CocaCaptioner:
 
     start, end, pad: special token ids. vocabulary: number of tokens. context: longest prefix, in tokens. chunk_bytes: bound of
     the caches of rows that are decoded together (see `chunks.in_chunks`).
+
+    Args:
+        in_autocast: what `autocast` does on a GPU.
+
     Raises ValueError when the model's text tower has no class token (`embed_cls`), which open_clip cannot decode with either.
     """
 
-    def __init__(self, model: CoCa, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: CoCa, tokenizer: Tokenizer, in_autocast: bool = False) -> None:
         if model.text.cls_emb is None:
             raise ValueError("a CoCa without embed_cls in its text_cfg cannot write captions")
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.in_autocast = in_autocast
         self.start, self.end, self.pad = tokenizer.sot_token_id, tokenizer.eot_token_id, model.pad_id
         self.context: int = model.context_length
         self.vocabulary: int = self.projection.shape[1]
@@ -95,12 +100,17 @@ class CocaCaptioner:
     def from_config(cls, config: CocaConfig, device: torch.device | str) -> CocaCaptioner:
         """Builds the architecture and loads its weights. Raises UserError when either setting is wrong."""
         model = in_precision(ready_model(build_coca, config, "coca"), config.precision, "text_decoder.text_projection")
-        return cls(model.to(device), build_tokenizer(config.architecture))
+        return cls(model.to(device), build_tokenizer(config.architecture), config.precision == "autocast")
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.projection.device
+
+    def autocast(self) -> torch.autocast:
+        """The arithmetic that crops are encoded and captions decoded in: fp16 autocast on a GPU where it is asked for."""
+        enabled = self.in_autocast and self.device.type == "cuda"
+        return torch.autocast(self.device.type, torch.float16 if enabled else None, enabled)
 
     @property
     def image_size(self) -> int:

@@ -43,11 +43,14 @@ def write_candidates(
     candidates: list[list[Candidate]] = [[] for _ in seg_ids]
     if not candidates:
         return candidates
-    cut = [cut_crops(image, masks, name, captioner.image_size, crops.antialias) for name in CROP_SETS]
-    images = captioner.encode(torch.cat(cut))
-    captions = [[("beam", beam)] for beam in beam_search(captioner, images, decoding)]
+    cut = [cut_crops(image, masks, name, captioner.image_size, crops) for name in CROP_SETS]
     rows = sampled_rows(CROP_SETS, seg_ids, decoding)
-    for row, ids in zip(rows, sample(captioner, images, rows, decoding, keyed_draw(decoding.seed, image_id)), strict=True):
+    with captioner.autocast():
+        images = captioner.encode(torch.cat(cut))
+        beams = beam_search(captioner, images, decoding)
+        sampled = sample(captioner, images, rows, decoding, keyed_draw(decoding.seed, image_id))
+    captions = [[("beam", beam)] for beam in beams]
+    for row, ids in zip(rows, sampled, strict=True):
         captions[row.crop].append((row.strategy.name, ids))
     for crop, of_crop in enumerate(captions):
         crop_set, mask = CROP_SETS[crop // len(seg_ids)], crop % len(seg_ids)
@@ -105,7 +108,7 @@ def crop_weights(latents: torch.Tensor, rows: Sequence[Row], decoding: DecodingC
     weights = latents.new_zeros(len(latents), len(latents))
     for crop_set in dict.fromkeys(row.crop_set for row in rows):
         crops = torch.tensor(sorted({row.crop for row in rows if row.crop_set == crop_set}), device=latents.device)
-        similarity = latents[crops] @ latents[crops].T
+        similarity = (latents[crops] @ latents[crops].T).to(latents.dtype)  # autocast makes it fp16
         weights[crops[:, None], crops] = distractor_weights(similarity, decoding)
     return weights
 

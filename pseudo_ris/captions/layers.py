@@ -83,7 +83,7 @@ class DecodingLayers:
     """From a token's embedding to next-token logits.
 
     text_tower: blocks that see the prefix only. own, cross: the decoder's layers, each a self-attention and a cross-attention
-    block. norm: after the last layer. project: last hidden states -> logits, both float32.
+    block. norm: after the last layer.
     """
 
     def __init__(self, text: nn.Module, decoder: nn.Module) -> None:
@@ -91,4 +91,8 @@ class DecodingLayers:
         self.own = [Block(block, False) for block in decoder.resblocks]
         self.cross = [Block(block, True) for block in decoder.cross_attn]
         self.norm = decoder.ln_final
-        self.project = Product(decoder.text_projection.T)
+        self._project = Product(decoder.text_projection.T)
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Last hidden states, float32 [rows, width], -> logits, float32 [rows, V]; under autocast they have been fp16."""
+        return self._project(hidden).float()

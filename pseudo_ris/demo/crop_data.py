@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pseudo_ris.captions.crops import cut_crop
+from pseudo_ris.config import CropConfig
 from pseudo_ris.demo.grammar import parse
 from pseudo_ris.demo.scene_set import SceneSet
 from pseudo_ris.demo.scenes import SceneObject
@@ -56,7 +57,7 @@ class CropSource:
     def _cut_one(self, target: Target, crop_set: str, rng: np.random.Generator) -> torch.Tensor:
         """The crop that a slightly wrong mask gives, mirrored half of the time: no caption tells left from right."""
         mask = disturb_mask(self.scenes.label_maps[target.scene] == target.label, rng)
-        crop = cut_crop(self.scenes.images[target.scene], mask, crop_set, self.size, antialias=True)
+        crop = cut_crop(self.scenes.images[target.scene], mask, crop_set, self.size, CropConfig())
         return crop.flip(2) if rng.random() < 0.5 else crop
 
 

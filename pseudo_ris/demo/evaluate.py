@@ -105,7 +105,7 @@ def load_models(weights: Path | None) -> Models:
         AutomaticSam.from_config(replace(stage1.sam, weights=located("sam")), "cpu"),
         CocaCaptioner.from_config(replace(stage2.coca, weights=located("coca")), "cpu"),
         ClipScorer.from_config(replace(stage2.clip, weights=located("clip")), "cpu"),
-        make_noun_finder(stage2.scoring.noun_finder),
+        make_noun_finder(stage2.scoring),
         stage1,
         stage2,
     )

@@ -92,8 +92,8 @@ def _measure_scene(captioner: CocaCaptioner, scene: Scene) -> CocaCounts:
 @torch.inference_mode()
 def caption_loss(captioner: CocaCaptioner, scene: Scene) -> tuple[float, int]:
     """Summed cross-entropy of the full captions' tokens given the objects' crops in all crop sets, and their number."""
-    size, antialias = captioner.image_size, CropConfig().antialias
-    crops = torch.cat([cut_crops(scene.image, scene.masks, crop_set, size, antialias) for crop_set in CROP_SETS])
+    size, config = captioner.image_size, CropConfig()
+    crops = torch.cat([cut_crops(scene.image, scene.masks, crop_set, size, config) for crop_set in CROP_SETS])
     captions = [full_caption(obj) for obj in scene.objects] * len(CROP_SETS)
     tokens = build_tokenizer("demo")(captions, context_length=captioner.context)
     output = captioner.model(crops, tokens)

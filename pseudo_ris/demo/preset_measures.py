@@ -16,7 +16,7 @@ from pseudo_ris.demo.evaluate import PAPER_THRESHOLD, RECOMMENDED_THRESHOLD
 from pseudo_ris.demo.judge import CaptionCounts, Counts, MaskCounts, iou_matrix, judge_captions, judge_masks, owners_of
 from pseudo_ris.demo.scenes import SIZE, Scene, draw_scene
 from pseudo_ris.distinctiveness.clip import ClipScorer
-from pseudo_ris.distinctiveness.nouns import make_noun_finder
+from pseudo_ris.distinctiveness.nouns import RuleNounFinder
 from pseudo_ris.distinctiveness.score import score_candidates
 from pseudo_ris.distinctiveness.select import kept_candidates
 from pseudo_ris.masks.cutler import Cutler, Instances
@@ -127,7 +127,7 @@ class Workbench:
         return np.stack(drawn) if drawn else np.zeros((0, *self.scene.image.shape[:2]), bool)
 
     def _captions(self, masks: np.ndarray, config: CaptionGenerationConfig) -> list[MaskCaptions]:
-        captioner, scorer, find_noun = _captioner(), _scorer(), make_noun_finder("rules")
+        captioner, scorer, find_noun = _captioner(), _scorer(), RuleNounFinder()
         image, seg_ids = self.scene.image, list(range(len(masks)))
         candidates = self._once(
             (masks.tobytes(), config.decoding, config.crops),

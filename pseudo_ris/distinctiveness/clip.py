@@ -61,7 +61,7 @@ class ClipScorer:
     @classmethod
     def from_config(cls, config: ClipConfig, device: torch.device | str) -> ClipScorer:
         """The CLIP of `config` with its weights, on `device`. Raises UserError as build_clip and load_weights do."""
-        model = in_precision(ready_model(build_clip, config, "clip"), config.precision, "logit_scale")
+        model = in_precision(ready_model(build_clip, config, "clip"), config.precision, "logit_scale", device=device)
         return cls(model.to(device), build_tokenizer(config.architecture))
 
     @property

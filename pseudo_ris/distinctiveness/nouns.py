@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pseudo_ris.config import ScoringConfig
 from pseudo_ris.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,40 +17,51 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 SPACY_MODEL = "en_core_web_lg"
+# Parts of the model that neither the parse nor the noun chunks depend on.
+NOT_NEEDED = ("ner", "lemmatizer")
+
+
+NounRule = Literal["any_child", "first_child"]
 
 
 class NounFinder(Protocol):
-    """Caption -> head noun. `name` tells the user which finder is at work."""
+    """Captions -> the head noun of each. `name` tells the user which finder is at work."""
 
     name: str
 
-    def __call__(self, sentence: str) -> str: ...
+    def __call__(self, sentences: Sequence[str]) -> list[str]: ...
 
 
-def make_noun_finder(choice: Literal["auto", "spacy", "rules"]) -> NounFinder:
-    """The head-noun finder of a `noun_finder` setting; "auto" takes spaCy when its model is installed.
+def with_noun_finder(scoring: ScoringConfig) -> ScoringConfig:
+    """`scoring` with the `noun_finder` "auto" replaced by what this machine has: "spacy" with its model, else "rules".
 
-    Raises UserError for "spacy" without en_core_web_lg.
+    The command that starts a run does this once and hands its workers the result, so that all of them find nouns alike.
     """
-    if choice == "rules":
+    if scoring.noun_finder != "auto":
+        return scoring
+    return replace(scoring, noun_finder="rules" if find_spec(SPACY_MODEL) is None else "spacy")
+
+
+def make_noun_finder(scoring: ScoringConfig) -> NounFinder:
+    """The head-noun finder that the settings name. Raises UserError for "spacy" without en_core_web_lg."""
+    scoring = with_noun_finder(scoring)
+    if scoring.noun_finder == "rules":
         return RuleNounFinder()
     try:
         import spacy
 
-        return SpacyNounFinder(spacy.load(SPACY_MODEL))
+        return SpacyNounFinder(spacy.load(SPACY_MODEL, exclude=NOT_NEEDED), scoring.noun_rule)
     except (ImportError, OSError) as error:
-        if choice == "auto":
-            return RuleNounFinder()
         raise UserError(
-            f"scoring.noun_finder: spaCy's model {SPACY_MODEL} is not installed; "
-            f"run: bash scripts/download_weights.sh {SPACY_MODEL} (or set noun_finder: rules)"
+            f"scoring.noun_finder: spaCy's model {SPACY_MODEL} is not installed on {platform.node()}; "
+            f"run there: bash scripts/download_weights.sh {SPACY_MODEL} (or set noun_finder: rules)"
         ) from error
 
 
 def noun_prompt(noun: str) -> str:
-    """The CLIP prompt of a head noun (Pseudo-RIS, sec. 3.3); no second article when `noun` brings its own."""
+    """The CLIP prompt of a head noun (Pseudo-RIS, sec. 3.3); no second article when `noun` brings its own, in lower case."""
     words = noun.split()
-    article = "" if words and words[0].lower() in {"a", "an", "the"} else "a "
+    article = "" if words and words[0] in {"a", "an", "the"} else "a "
     return f"a photo of {article}{noun}".rstrip()
 
 
@@ -54,25 +70,28 @@ class SpacyNounFinder:
 
     name = f"spaCy {SPACY_MODEL}"
 
-    def __init__(self, parse: Language) -> None:
-        self.parse = parse
+    def __init__(self, parser: Language, rule: NounRule) -> None:
+        self.parser, self.rule = parser, rule
 
-    def __call__(self, sentence: str) -> str:
-        """Head noun of `sentence`, see head_noun_of_parse."""
-        return head_noun_of_parse(self.parse(sentence))
+    def __call__(self, sentences: Sequence[str]) -> list[str]:
+        """Head noun of each sentence, see head_noun_of_parse."""
+        return [head_noun_of_parse(doc, self.rule) for doc in self.parser.pipe(sentences)]
 
 
-def head_noun_of_parse(doc: Doc) -> str:
-    """Head noun of a parsed caption, by the rule of the Pseudo-RIS release.
+def head_noun_of_parse(doc: Doc, rule: NounRule) -> str:
+    """Head noun of a parsed caption.
 
-    The first root decides: the root of the noun chunk it lies in; else of the chunk in which the first of its children
-    that has one lies; else there is no noun and the whole caption is returned.
+    The first root decides. If it lies in a noun chunk, the noun is that chunk's root. Else the rule "first_child" (the release)
+    takes the root of the chunk in which the root's first child lies; no other child is looked at, so that "there is a dog" has
+    no noun. "any_child" takes the root of the chunk of the first child that lies in one. Without a noun the whole caption is
+    returned.
     """
     chunk_root = {token.i: chunk.root for chunk in doc.noun_chunks for token in chunk}
     root = next((token for token in doc if token.head.i == token.i), None)
     if root is None:
         return doc.text.strip()
-    for token in (root, *root.children):
+    children = list(root.children)
+    for token in (root, *(children[:1] if rule == "first_child" else children)):
         if token.i in chunk_root:
             return chunk_root[token.i].text
     return doc.text.strip()
@@ -141,27 +160,32 @@ class RuleNounFinder:
 
     name = "rules"
 
-    def __call__(self, sentence: str) -> str:
-        """Last word of the first noun phrase of `sentence`; the whole sentence when it has none.
+    def __call__(self, sentences: Sequence[str]) -> list[str]:
+        """Head noun of each sentence, see head_noun_by_rules."""
+        return [head_noun_by_rules(sentence) for sentence in sentences]
 
-        A noun phrase runs up to the first preposition, verb form, conjunction, relative word or punctuation mark.
-        Stretches without a noun ("close up of ...", "there is ...") are passed over, and so is the frame of a picture
-        ("a photo of ..."), which says nothing about the thing shown. "black and white cat" is one phrase: a conjunction
-        or comma between adjectives does not end it.
-        """
-        tokens = _TOKEN.findall(sentence)
-        spoken = [token.lower().replace("’", "'") for token in tokens]
-        spare = None
-        start = 0
-        while start < len(tokens):
-            end, head = _read_phrase(spoken, start)
-            framing = head is not None and spoken[head] in FRAMINGS and spoken[end : end + 1] == ["of"]
-            if head is not None and not framing:
-                return tokens[head]
-            if spare is None:
-                spare = head if framing else _last_adjective(spoken, start, end)
-            start = end + 1
-        return sentence.strip() if spare is None else tokens[spare]
+
+def head_noun_by_rules(sentence: str) -> str:
+    """Last word of the first noun phrase of `sentence`; the whole sentence when it has none.
+
+    A noun phrase runs up to the first preposition, verb form, conjunction, relative word or punctuation mark.
+    Stretches without a noun ("close up of ...", "there is ...") are passed over, and so is the frame of a picture
+    ("a photo of ..."), which says nothing about the thing shown. "black and white cat" is one phrase: a conjunction
+    or comma between adjectives does not end it.
+    """
+    tokens = _TOKEN.findall(sentence)
+    spoken = [token.lower().replace("’", "'") for token in tokens]
+    spare = None
+    start = 0
+    while start < len(tokens):
+        end, head = _read_phrase(spoken, start)
+        framing = head is not None and spoken[head] in FRAMINGS and spoken[end : end + 1] == ["of"]
+        if head is not None and not framing:
+            return tokens[head]
+        if spare is None:
+            spare = head if framing else _last_adjective(spoken, start, end)
+        start = end + 1
+    return sentence.strip() if spare is None else tokens[spare]
 
 
 def _read_phrase(spoken: list[str], start: int) -> tuple[int, int | None]:

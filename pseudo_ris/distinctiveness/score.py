@@ -97,7 +97,8 @@ def score_candidates(
         raise ValueError(f"{len(masks)} masks, {len(seg_ids)} seg ids and {len(candidates)} lists of candidates")
     texts = [candidate.text for own in candidates for candidate in own]
     owner = np.repeat(np.arange(len(masks)), [len(own) for own in candidates])
-    noun_of = {text: noun_finder(text) for text in dict.fromkeys(texts)}
+    distinct = list(dict.fromkeys(texts))
+    noun_of = dict(zip(distinct, noun_finder(distinct), strict=True))
     nouns = [noun_of[text] for text in texts]
     masked_logits = _logits(scorer, image, masks, PROMPT_CROPS, crops, [noun_prompt(noun) for noun in nouns])
     crop_logits = _logits(scorer, image, masks, SENTENCE_CROPS, crops, texts)
@@ -128,5 +129,5 @@ def _logits(
     scorer: ClipScorer, image: np.ndarray, masks: np.ndarray, crop_set: str, crops: CropConfig, texts: list[str]
 ) -> np.ndarray:
     """CLIP logits of every mask's crop and every text, float32 [N, T]."""
-    pixels = cut_crops(image, masks, crop_set, scorer.image_size, crops.antialias)
+    pixels = cut_crops(image, masks, crop_set, scorer.image_size, crops)
     return scorer.logits(scorer.embed_images(pixels), scorer.embed_texts(texts)).cpu().numpy()

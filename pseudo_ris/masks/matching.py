@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from pseudo_ris.config import MatchingConfig
 from pseudo_ris.masks.packed import PackedMasks, iou_with, pack, shared_pixels
 
 # From this IoU on, two masks show the same object.
@@ -18,7 +18,7 @@ class Match:
     """One object: a CutLER mask and the SAM mask that redraws it.
 
     sam_index: None where no SAM mask fits the CutLER mask well enough; it is then kept as it is.
-    iou: IoU of the two masks; 0 when `sam_index` is None.
+    iou: IoU of the two masks; 0 when `sam_index` is None or the two do not overlap.
     """
 
     cutler_index: int
@@ -26,18 +26,14 @@ class Match:
     iou: float
 
 
-def match_masks(
-    cutler_masks: np.ndarray,
-    sam_masks: np.ndarray,
-    rule: Literal["intersection", "iou"],
-    deduplicate: bool,
-    min_iou: float = 0.0,
-) -> tuple[Match, ...]:
+def match_masks(cutler_masks: np.ndarray, sam_masks: np.ndarray, config: MatchingConfig) -> tuple[Match, ...]:
     """Finds the SAM mask of every CutLER mask.
 
     A CutLER mask's choice is the SAM mask with the largest intersection ("intersection", the paper's rule) or the largest
-    IoU ("iou"); of equals the larger in the other measure, then the first. A choice whose IoU is below `min_iou` is given up:
-    the CutLER mask keeps its own pixels.
+    IoU ("iou"). Of equals it is the larger in the other measure, then the first; with `ties` "first" (the release) the first.
+    A choice whose IoU is below `min_iou` is given up: the CutLER mask keeps its own pixels. So does one that no SAM mask
+    overlaps, unless `no_overlap` is "first": the release then chooses SAM mask 0. Without any SAM mask, where the release
+    fails, all CutLER masks keep their pixels.
 
     Without deduplication everybody gets their choice, so that one SAM mask may stand for several objects (the paper).
     With it, no two results show the same object (the IoU of their masks is below `SAME_OBJECT_IOU`):
@@ -52,6 +48,7 @@ def match_masks(
     Args:
         cutler_masks: bool [n, H, W].
         sam_masks: bool [m, H, W].
+        config: the rules.
 
     Returns:
         the matches in the order of the CutLER masks.
@@ -62,10 +59,11 @@ def match_masks(
     cutlers, sams = pack(cutler_masks), pack(sam_masks)
     overlaps = np.array([shared_pixels(cutlers, index, sams) for index in range(len(cutlers))]).reshape(len(cutlers), len(sams))
     fits = overlaps / np.maximum(cutlers.areas[:, None] + sams.areas - overlaps, 1)
-    choices = _choices(overlaps, fits, rule, min_iou)
-    granted = _grant(choices, fits, sams, min_iou) if deduplicate else {c: s for c, s in enumerate(choices) if s is not None}
+    choices = _choices(overlaps, fits, config)
+    wanted = {cutler: sam for cutler, sam in enumerate(choices) if sam is not None}
+    granted = _grant(choices, fits, sams, config.min_iou) if config.deduplicate else wanted
     unmatched = [cutler for cutler, choice in enumerate(choices) if choice is None and cutler not in granted]
-    kept = _new_objects(unmatched, cutlers, fits[:, list(granted.values())]) if deduplicate else unmatched
+    kept = _new_objects(unmatched, cutlers, fits[:, list(granted.values())]) if config.deduplicate else unmatched
     return tuple(
         Match(cutler, granted.get(cutler), float(fits[cutler, granted[cutler]]) if cutler in granted else 0.0)
         for cutler in sorted([*granted, *kept])
@@ -82,12 +80,18 @@ def _check(cutler_masks: np.ndarray, sam_masks: np.ndarray) -> None:
         )
 
 
-def _choices(overlaps: np.ndarray, fits: np.ndarray, rule: str, min_iou: float) -> list[int | None]:
-    """Each CutLER mask's favourite SAM mask, None where it fits too badly or nothing overlaps."""
-    first, second = (overlaps, fits) if rule == "intersection" else (fits, overlaps)
-    orders = [np.lexsort((-then, -value)) for value, then in zip(first, second, strict=True)]
-    favourites = [int(order[0]) if len(order) and row[order[0]] else None for order, row in zip(orders, overlaps, strict=True)]
-    return [sam if sam is None or fits[cutler, sam] >= min_iou else None for cutler, sam in enumerate(favourites)]
+def _choices(overlaps: np.ndarray, fits: np.ndarray, config: MatchingConfig) -> list[int | None]:
+    """Each CutLER mask's favourite SAM mask, None where it fits too badly or does not overlap but must."""
+    first, second = (overlaps, fits) if config.rule == "intersection" else (fits, overlaps)
+    if config.ties == "first":
+        second = np.zeros_like(second)
+    may_choose = fits >= config.min_iou
+    if config.no_overlap == "keep":
+        may_choose &= overlaps > 0
+    orders = [np.lexsort((-then, -value)) for value, then in zip(first, second, strict=True)]  # stable: of equals the first
+    return [
+        int(order[0]) if len(order) and allowed[order[0]] else None for order, allowed in zip(orders, may_choose, strict=True)
+    ]
 
 
 def _grant(choices: list[int | None], fits: np.ndarray, sams: PackedMasks, min_iou: float) -> dict[int, int]:

@@ -25,9 +25,8 @@ def draw_masks(detector: Cutler, segmenter: AutomaticSam, image: np.ndarray, mat
     if len(instances.scores) == 0:
         return []
     drawn = segmenter.generate(image)
-    matches = match_masks(instances.masks, drawn.masks, matching.rule, matching.deduplicate, matching.min_iou)
     records: list[MaskRecord] = []
-    for match in matches:
+    for match in match_masks(instances.masks, drawn.masks, matching):
         by_sam = match.sam_index is not None
         mask = drawn.masks[match.sam_index] if by_sam else instances.masks[match.cutler_index]
         score = float(instances.scores[match.cutler_index])

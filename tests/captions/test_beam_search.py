@@ -28,7 +28,7 @@ def one_group(model, crop, decoding):
         options = sorted(options, key=lambda option: -option[0])[: 2 * size]
         for total, ids in options[:size]:
             if ids[-1] == END:
-                keep(total, ids, len(ids))
+                keep(total, ids, len(ids) - (decoding.beam_length == "without_end"))
         open_beams = [option for option in options if option[1][-1] != END][:size]
         if len(kept) == size and kept[0][0] >= options[0][0] / len(options[0][1]):
             return kept
@@ -43,13 +43,16 @@ def expected_caption(model, crop, decoding):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "beams", "groups"), [(1, 6, 3), (2, 2, 1), (3, 4, 1), (4, 3, 3)])
+@pytest.mark.parametrize(
+    ("seed", "beams", "groups", "beam_length"),
+    [(1, 6, 3, "with_end"), (1, 6, 3, "without_end"), (2, 2, 1, "without_end"), (3, 4, 1, "with_end"), (4, 3, 3, "with_end")],
+)
 @torch.inference_mode()
-def test_is_the_slow_search(seed, beams, groups):
+def test_is_the_slow_search(seed, beams, groups, beam_length):
     captioner = random_captioner(seed)
     captioner.projection[:, END] *= 2  # some captions end, some do not
     crops = torch.randn(5, 3, 16, 16)
-    decoding = DecodingConfig(beams=beams, beam_groups=groups, max_length=9, min_length=4)
+    decoding = DecodingConfig(beams=beams, beam_groups=groups, max_length=9, min_length=4, beam_length=beam_length)
     found = beam_search(captioner, captioner.encode(crops), decoding)
     assert found == [expected_caption(captioner.model, crop[None], decoding) for crop in crops]
 
@@ -65,6 +68,17 @@ def test_cases_cover_ended_and_unended_captions():
         ended |= {ids[-1] == END for ids in found}
         assert all(END not in ids[:4] for ids in found)
     assert ended == {True, False}
+
+
+@torch.inference_mode()
+def test_not_counting_the_end_token_ends_more_captions():
+    """Sums of these logits are positive, so a smaller length makes finished captions better."""
+    captioner = random_captioner(6)
+    captioner.projection[:, END] *= 2
+    images = captioner.encode(torch.randn(5, 3, 16, 16))
+    settings = [DecodingConfig(max_length=9, min_length=4, beam_length=rule) for rule in ("with_end", "without_end")]
+    ended = [sum(ids[-1] == END for ids in beam_search(captioner, images, decoding)) for decoding in settings]
+    assert ended == [0, 5]
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pseudo_ris.captions.crops import CROP_SETS, cut_crop
+from pseudo_ris.config import CropConfig
 from pseudo_ris.demo import crop_data
 from pseudo_ris.demo.crop_data import MAX_MASK_NOISE, CropSource, Target, disturb_mask, truth_matrix
 from pseudo_ris.demo.grammar import full_caption, is_true, sample_caption
@@ -49,7 +50,7 @@ def test_scenes_are_drawn_whole_and_once(scenes):
 def test_a_crop_is_what_is_cut_at_use_up_to_mirroring(scenes, exact_masks, crop_set):
     source = CropSource(scenes, SIZE)
     target = source.targets_of_scene[2][0]
-    expected = cut_crop(scenes.images[2], scenes[2].masks[0], crop_set, SIZE, antialias=True)
+    expected = cut_crop(scenes.images[2], scenes[2].masks[0], crop_set, SIZE, CropConfig())
     crops = source.cut([target] * 16, [crop_set] * 16, np.random.default_rng(0))
     mirrored = [torch.equal(crop, expected.flip(2)) for crop in crops]
     assert crops.shape == (16, 3, SIZE, SIZE)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pseudo_ris.captions.coca import CocaCaptioner, build_tokenizer
 from pseudo_ris.captions.crops import CROP_SETS, cut_crop
-from pseudo_ris.config import CocaConfig
+from pseudo_ris.config import CocaConfig, CropConfig
 from pseudo_ris.demo import crop_data
 from pseudo_ris.demo.finetune_data import draw_pairs, to_pixels, write_model_folder, write_webdataset
 from pseudo_ris.demo.grammar import full_caption, parse
@@ -51,7 +51,7 @@ def test_pairs_depend_on_the_seed_only(scenes):
 def test_pixels_are_those_of_a_crop_that_stage_2_cuts(scenes, monkeypatch):
     monkeypatch.setattr(crop_data, "EXACT_MASKS", 1.0)
     expected = [
-        to_pixels(cut_crop(scene.image, mask, crop_set, 96, antialias=True))
+        to_pixels(cut_crop(scene.image, mask, crop_set, 96, CropConfig()))
         for scene in scenes
         for mask in scene.masks
         for crop_set in CROP_SETS
@@ -64,7 +64,7 @@ def test_to_pixels_undoes_the_normalisation(scenes):
     scene = scenes[0]
     everything = np.zeros((256, 256), bool)
     everything[[0, -1], [0, -1]] = True
-    assert np.array_equal(to_pixels(cut_crop(scene.image, everything, "image_1.0", 256, antialias=True)), scene.image)
+    assert np.array_equal(to_pixels(cut_crop(scene.image, everything, "image_1.0", 256, CropConfig())), scene.image)
 
 
 def test_shards_hold_every_pair_once_and_say_how_many(scenes, tmp_path):
@@ -101,6 +101,6 @@ def test_open_clip_trains_the_embedded_coca_on_what_stage_2_sees(scenes, tmp_pat
     captions = [full_caption(obj) for obj in scenes[0].objects]
     assert torch.equal(open_clip.get_tokenizer(name)(captions), build_tokenizer("demo")(captions, context_length=32))
 
-    crop = cut_crop(scenes[0].image, scenes[0].masks[0], "image_1.2", 96, antialias=True)
+    crop = cut_crop(scenes[0].image, scenes[0].masks[0], "image_1.2", 96, CropConfig())
     seen = for_training(Image.fromarray(to_pixels(crop)))
     assert torch.allclose(seen, crop, atol=ROUNDING + 1e-4)

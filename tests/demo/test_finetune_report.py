@@ -7,7 +7,7 @@ import torch
 
 from pseudo_ris.captions.coca import CocaCaptioner, build_tokenizer
 from pseudo_ris.captions.crops import CROP_SETS, cut_crop
-from pseudo_ris.config import CocaConfig
+from pseudo_ris.config import CocaConfig, CropConfig
 from pseudo_ris.demo.finetune_report import caption_loss, main, named_attributes, shortcomings, training_losses
 from pseudo_ris.demo.grammar import full_caption
 from pseudo_ris.demo.scenes import SceneObject, draw_scene
@@ -49,7 +49,7 @@ def test_loss_is_that_of_one_token_at_a_time():
     for obj, mask in zip(scene.objects, scene.masks, strict=True):
         ids = [tokenizer.sot_token_id, *tokenizer.encode(full_caption(obj)), tokenizer.eot_token_id]
         for crop_set in CROP_SETS:
-            crop = cut_crop(scene.image, mask, crop_set, 96, antialias=True)[None]
+            crop = cut_crop(scene.image, mask, crop_set, 96, CropConfig())[None]
             with torch.inference_mode():
                 logits = captioner.model(crop, torch.tensor([ids]), output_labels=False)["logits"][0]
             expected -= sum(float(logits[place].log_softmax(0)[token]) for place, token in enumerate(ids[1:]))

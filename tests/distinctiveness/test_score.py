@@ -133,7 +133,7 @@ def test_masked_score_is_of_the_noun_on_the_masked_crop_and_crop_score_of_the_se
     )
     (record,) = only.candidates
     assert only.one_mask and record.rival is None and record.doc == record.masked_score
-    masked, wide = (scorer.embed_images(cut_crops(image, masks, name, 8, True)) for name in ("masked", "image_1.2"))
+    masked, wide = (scorer.embed_images(cut_crops(image, masks, name, 8, CropConfig())) for name in ("masked", "image_1.2"))
     assert record.masked_score == pytest.approx(float(scorer.logits(masked, scorer.embed_texts(["a photo of a one"]))))
     assert record.crop_score == pytest.approx(float(scorer.logits(wide, scorer.embed_texts(["a green one"]))))
 
