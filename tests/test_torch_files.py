@@ -66,6 +66,12 @@ def test_a_compressed_entry_is_not_unpacked(tmp_path, reader, ending):
     assert peak_of(lambda: READERS[reader](path)) < UNPACKED / 4
 
 
+def test_evaluation_does_not_read_the_optimizer(tmp_path):
+    content = {"format": 1, "config": {}, "step": 1, "model": {}, "optimizer": torch.ones(UNPACKED // 4)}
+    torch.save(content, tmp_path / "last.pt")
+    assert peak_of(lambda: READERS["evaluation"](tmp_path / "last.pt")) < UNPACKED / 4
+
+
 def overlapping(path: Path) -> Path:
     """A torch file whose directory names one large entry many times over."""
     content = with_entry(path, "/data/0", zipfile.ZIP_STORED, 1 << 14).read_bytes()

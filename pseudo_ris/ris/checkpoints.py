@@ -47,7 +47,7 @@ def load_model(path: Path, device: torch.device) -> tuple[RisModel, TrainConfig]
     The files that its towers once started from are not needed.
     Raises UserError when there is no such file, or it is damaged, of another version or no checkpoint of a training.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, mmap=True)
     config = config_of(content, path)
     model = restored_model(content, config, content.get("average") or content["model"], path)
     return model.to(device).eval(), config
@@ -67,10 +67,13 @@ def restored_model(content: Checkpoint, config: TrainConfig, state: Mapping[str,
     return model
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Content of a checkpoint, tensors on the CPU. Raises UserError, see `load_model`."""
+def read_checkpoint(path: Path, mmap: bool = False) -> Checkpoint:
+    """Content of a checkpoint, tensors on the CPU. Raises UserError, see `load_model`.
+
+    mmap: tensors that are not used, such as the optimizer's in an evaluation, are not read.
+    """
     try:
-        content = load_torch_file(path)
+        content = load_torch_file(path, mmap)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint; give best.pt or last.pt of a training") from error
     except Exception as error:  # a damaged zip file, a pickle that would run code: each has an error of its own
