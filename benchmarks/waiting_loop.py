@@ -18,6 +18,7 @@ def settings(engine: str, workers: int, wait: float) -> SimpleNamespace:
         gpus_per_worker=1.0,
         address="",
         image_timeout=0.0,
+        start_timeout=0.0,
         retry_failed=False,
         wait=wait,
     )

@@ -22,6 +22,8 @@ from pathlib import Path
 from pseudo_ris.entry import importing
 
 with importing():
+    import torch
+
     from pseudo_ris.cli import announce_models, parse_config, run_recipe
     from pseudo_ris.compaction.compactor import compacting
     from pseudo_ris.compaction.inputs import image_stamps
@@ -31,9 +33,9 @@ with importing():
     from pseudo_ris.files import digest
     from pseudo_ris.image_loop import ImageLoop
     from pseudo_ris.images import decode_image
-    from pseudo_ris.masks.cutler import Cutler, build_cutler
+    from pseudo_ris.masks.cutler import Cutler
     from pseudo_ris.masks.pipeline import draw_masks
-    from pseudo_ris.masks.sam import AutomaticSam, build_sam
+    from pseudo_ris.masks.sam import AutomaticSam
     from pseudo_ris.masks.store import MaskStore
     from pseudo_ris.records import ImageRecord
     from pseudo_ris.residency import ModelRoom, takes_turns
@@ -54,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         compacting(store, records, config.shard_size, shard, partial(look_of, config)) as keeper,
         Run("masks", store.folder, records, config.retry_failed, shard, keeper) as run,
     ):
-        run_loop(make_masks, config, run)
+        run_loop(make_masks, config, run, partial(weights_of, config))
         code = run.close()
     print(f"masks are in {store.folder}{shard.closing}")
     return code
@@ -62,11 +64,11 @@ def main(argv: Sequence[str]) -> int:
 
 def make_masks(config: MaskGenerationConfig, images: ImageLoop) -> None:
     """Makes the masks of the images of a run, or of those a worker is handed."""
-    device = pick_device(config.device)
+    device = pick_device(images.device or config.device, config.allow_tf32)
     announce_models({"cutler": config.cutler, "sam": config.sam}, device)
     basis = settings_of(config)
-    builds = partial(build_cutler, config.cutler.architecture), partial(build_sam, config.sam.architecture)
-    room = ModelRoom(device, takes_turns(config.residency, device, *builds))
+    in_turn = takes_turns(config.residency, device, partial(weights_of, config, device), images.memory_share)
+    room = ModelRoom(device, in_turn)
     detector = room.model(partial(Cutler.from_config, config.cutler, device))
     segmenter = room.model(partial(AutomaticSam.from_config, config.sam, device))
     store = MaskStore(Path(config.masks))
@@ -84,9 +86,14 @@ def make_masks(config: MaskGenerationConfig, images: ImageLoop) -> None:
     print(f"peak memory {peak_memory(device)}")
 
 
+def weights_of(config: MaskGenerationConfig, device: torch.device) -> int:
+    """Bytes of all models' weights on `device`."""
+    return Cutler.weight_bytes(config.cutler, device) + AutomaticSam.weight_bytes(config.sam, device)
+
+
 def settings_of(config: MaskGenerationConfig) -> str:
     """Hash of the settings and weights that all masks depend on."""
-    return result_basis(cutler=config.cutler, sam=config.sam, matching=config.matching)
+    return result_basis(config.allow_tf32, cutler=config.cutler, sam=config.sam, matching=config.matching)
 
 
 def look_of(config: MaskGenerationConfig) -> Callable[[ImageRecord], bytes]:

@@ -22,14 +22,16 @@ from pathlib import Path
 from pseudo_ris.entry import importing
 
 with importing():
-    from pseudo_ris.captions.coca import CocaCaptioner, build_coca
+    import torch
+
+    from pseudo_ris.captions.coca import CocaCaptioner
     from pseudo_ris.captions.distinctive import write_candidates
     from pseudo_ris.cli import announce_models, parse_config, run_recipe
     from pseudo_ris.compaction.compactor import compacting
     from pseudo_ris.compaction.inputs import image_and_mask_stamps
     from pseudo_ris.config import CaptionGenerationConfig
     from pseudo_ris.device import peak_memory, pick_device
-    from pseudo_ris.distinctiveness.clip import ClipScorer, build_clip
+    from pseudo_ris.distinctiveness.clip import ClipScorer
     from pseudo_ris.distinctiveness.nouns import make_noun_finder, with_noun_finder
     from pseudo_ris.distinctiveness.score import score_candidates
     from pseudo_ris.engine.run import run_loop
@@ -62,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         compacting(parts, records, config.shard_size, shard, partial(look_of, config)) as keeper,
         Run("expressions", parts.output, records, config.retry_failed, shard, keeper) as run,
     ):
-        run_loop(write_expressions, config, run)
+        run_loop(write_expressions, config, run, partial(weights_of, config))
         code = run.close()
         if shard.is_whole:
             put_together(config, parts, run)
@@ -73,13 +75,13 @@ def main(argv: Sequence[str]) -> int:
 
 def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> None:
     """Makes the parts of the images of a run, or of those a worker is handed."""
-    device = pick_device(config.device)
+    device = pick_device(images.device or config.device, config.allow_tf32)
     announce_models({"coca": config.coca, "clip": config.clip}, device)
     find_noun = make_noun_finder(config.scoring)
     print(f"head nouns: {find_noun.name}")
     basis = settings_of(config)
-    builds = partial(build_coca, config.coca.architecture), partial(build_clip, config.clip.architecture)
-    room = ModelRoom(device, takes_turns(config.residency, device, *builds))
+    in_turn = takes_turns(config.residency, device, partial(weights_of, config, device), images.memory_share)
+    room = ModelRoom(device, in_turn)
     captioner = room.model(partial(CocaCaptioner.from_config, config.coca, device))
     scorer = room.model(partial(ClipScorer.from_config, config.clip, device))
     mask_store, parts = open_masks(config), PartStore(Path(config.output), config.name)
@@ -100,10 +102,20 @@ def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> Non
     print(f"peak memory {peak_memory(device)}")
 
 
+def weights_of(config: CaptionGenerationConfig, device: torch.device) -> int:
+    """Bytes of all models' weights on `device`."""
+    return CocaCaptioner.weight_bytes(config.coca, device) + ClipScorer.weight_bytes(config.clip, device)
+
+
 def settings_of(config: CaptionGenerationConfig) -> str:
     """Hash of the settings and weights that all expressions depend on."""
     return result_basis(
-        coca=config.coca, clip=config.clip, crops=config.crops, decoding=config.decoding, scoring=config.scoring
+        config.allow_tf32,
+        coca=config.coca,
+        clip=config.clip,
+        crops=config.crops,
+        decoding=config.decoding,
+        scoring=config.scoring,
     )
 
 

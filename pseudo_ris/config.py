@@ -282,33 +282,46 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Where the images are worked on, and how many share a file. The results do not depend on it.
+    """Where the images are worked on, and how many share a file. Of these, results depend on `allow_tf32` alone.
 
     Args:
-        device: "auto" takes CUDA when there is one.
+        device: "auto" takes CUDA when there is one; "cuda:1" a certain GPU, without an engine only: engines hand GPUs out.
+        allow_tf32: fp32 products and convolutions may use TF32 on GPUs that have it (Ampere and later): faster, with the
+            10 bits of fp16's mantissa. Without it fp32 means fp32, as on a CPU.
         engine: "none" works in the command's own process, "local" in processes of this machine, "ray" on a Ray cluster.
-        workers: processes; 0 is as many as use all GPUs, or without one all cores.
-        gpus_per_worker: share of a GPU that a worker gets, or how many GPUs; of no account where there are none.
+        workers: processes; 0 is as many as use all GPUs, or without GPUs all cores as far as the memory suffices.
+        gpus_per_worker: share of a GPU that a worker gets, at most 1; ignored where there are no GPUs.
         address: of the Ray cluster, as ray.init takes it; "" starts one on this machine unless RAY_ADDRESS names one.
         image_timeout: seconds after which an engine's worker is ended and its image listed as failed, loading of the models
             included; 0 is no limit.
+        start_timeout: seconds after which an engine's worker that is not ready for its first image is given up, for example
+            because CUDA hangs; 0 is no limit.
         shard_size: finished images are put into Parquet files, this many each, as the run goes, and images that have not
             changed are passed over without reading them; for very many images. 0 leaves each image files of its own.
     """
 
     device: str = "auto"
+    allow_tf32: bool = False
     engine: Literal["none", "local", "ray"] = "none"
     workers: int = 0
     gpus_per_worker: float = 1.0
     address: str = ""
     image_timeout: float = 1800.0
+    start_timeout: float = 600.0
     shard_size: int = 0
 
     def __post_init__(self) -> None:
-        require_not_negative(workers=self.workers, image_timeout=self.image_timeout, shard_size=self.shard_size)
+        require_not_negative(workers=self.workers, image_timeout=self.image_timeout, start_timeout=self.start_timeout)
+        require_not_negative(shard_size=self.shard_size)
         require_positive(gpus_per_worker=self.gpus_per_worker)
         alone = self.engine == "none" and self.workers > 1
         require(not alone, f"workers: {self.workers} processes need an engine; add --engine local or --engine ray")
+        require(self.gpus_per_worker <= 1, f"gpus_per_worker: a worker uses one GPU at most, got {self.gpus_per_worker:g}")
+        require(
+            self.engine == "none" or not self.device.startswith("cuda:"),
+            f"--device {self.device}: --engine {self.engine} hands out the GPUs itself; give cuda or auto, and choose GPUs "
+            "with CUDA_VISIBLE_DEVICES",
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pseudo_ris.errors import UserError
+from pseudo_ris.device_faults import first_line
+from pseudo_ris.errors import DeviceError, UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Values of a `precision` setting that give the weights the same dtype on every device."""
@@ -26,12 +27,17 @@ without_cudnn_attention = sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EF
 capability 9.0 and 10.0, and that one builds a plan for each new shape."""
 
 
-def pick_device(name: str) -> torch.device:
-    """torch device of a `device` setting; "auto" is CUDA when there is one, else the CPU. Raises UserError.
+def pick_device(name: str, allow_tf32: bool | None = None) -> torch.device:
+    """torch device of a `device` setting; "auto" is CUDA when there is one, else the CPU.
 
-    From here on the process keeps the memory it frees (see `keep_freed_memory`).
+    From here on the process keeps the memory it frees (see `keep_freed_memory`), and a GPU that is named by its number is
+    CUDA's current device. allow_tf32: whether fp32 products and convolutions may use TF32; None leaves PyTorch's choice, which
+    allows it in convolutions.
+    Raises UserError when there is no such device, DeviceError when it does not answer.
     """
     keep_freed_memory()
+    if allow_tf32 is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -39,8 +45,22 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"--device {name}: not a device; give auto, cpu, cuda or cuda:0") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: this machine or this torch has no CUDA; give auto or cpu")
+        raise DeviceError(f"--device {name}: this machine or this torch has no CUDA; give auto or cpu")
+    if device.index is not None and device.type == "cuda":
+        _make_current(device)
     return device
+
+
+def _make_current(gpu: torch.device) -> None:
+    """Has this process's CUDA calls that name no device go to a certain one."""
+    count = torch.cuda.device_count()
+    if gpu.index >= count:
+        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise UserError(f"--device {gpu}: there is no such GPU; give {there} (CUDA_VISIBLE_DEVICES chooses which are seen)")
+    try:
+        torch.cuda.set_device(gpu)
+    except RuntimeError as error:
+        raise DeviceError(f"--device {gpu}: {first_line(error)}; choose another GPU, or cpu") from error
 
 
 def keep_freed_memory() -> None:

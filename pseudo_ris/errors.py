@@ -1,4 +1,4 @@
-"""The two kinds of error a user can cause, and the exit codes of a process that was told to end."""
+"""The kinds of error a user can cause, and the exit codes of a process that was told to end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ EXIT_NO_READER = 128 + signal.SIGPIPE
 
 class UserError(Exception):
     """The run cannot start or go on as it was asked for: shown as one line, exit code 2."""
+
+
+class DeviceError(UserError):
+    """This process cannot use its GPU, or no longer; another process or another GPU may do better."""
 
 
 class BadInputError(Exception):

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.device_faults import gpu_failure, is_out_of_memory, release_cached_memory
+from pseudo_ris.errors import BadInputError, DeviceError, UserError
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.tracebacks import traceback_text
 
 READ_AHEAD = 4
+GPU_REMEDY = "run the command again; should it fail again, see nvidia-smi or choose another GPU (CUDA_VISIBLE_DEVICES)"
 
 Status = Literal["made", "reused", "known", "left_out", "failed"]
 
@@ -57,7 +59,13 @@ class ImageLoop(ABC):
 
     A stage asks `images()` for the images, wraps each in `guard(record)`, asks `is_needed` whether there is work to do and
     says `finished` when the result is on disk.
+
+    device: `device` setting that an engine has chosen for this process; "" leaves the choice to the stage's settings.
+    memory_share: share of the device's memory that is this process's, over 0 to 1; other workers have the rest.
     """
+
+    device = ""
+    memory_share = 1.0
 
     def __init__(self, retry_failed: bool) -> None:
         self.retry_failed = retry_failed
@@ -94,7 +102,12 @@ class ImageLoop(ABC):
 
     @contextmanager
     def guard(self, record: ImageRecord) -> Iterator[None]:
-        """Keeps what goes wrong with one image from the others; a UserError concerns the whole run and passes."""
+        """Keeps what goes wrong with one image from the others; a UserError concerns the whole run and passes.
+
+        A lack of memory is not remembered as the image's fault: other processes may have had it. Raises DeviceError when the
+        GPU fails for good, since it would fail all further images of this process.
+        """
+        is_short_of_memory = False
         try:
             yield
         except UserError:
@@ -102,7 +115,13 @@ class ImageLoop(ABC):
         except BadInputError as error:
             self._end(record, "failed", str(error))
         except Exception as error:
+            if is_short_of_memory := is_out_of_memory(error):
+                self._key = ""
+            elif (failure := gpu_failure()) is not None:
+                raise DeviceError(f"{record.name}: {failure}; {GPU_REMEDY}") from error
             self._end(record, "failed", f"{type(error).__name__}: {error}".splitlines()[0], traceback_text(error))
+        if is_short_of_memory:  # here and not above, where the error still holds on to the tensors
+            release_cached_memory()
 
     def finished(self, record: ImageRecord) -> None:
         """Notes that the image's result is on disk."""

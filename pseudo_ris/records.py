@@ -31,9 +31,11 @@ class ImageRecord:
     read: Callable[[], bytes] = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskRecord:
     """One pseudo mask of an image; `seg_id` is the number in its file name `<masks>/<image_id>/<seg_id>.png`.
+
+    Records are equal only to themselves: arrays have no single truth value and no hash.
 
     score: CutLER's confidence in [0, 1]. source: who drew the pixels, "sam" or, where no SAM mask overlaps, "cutler".
     """

@@ -147,6 +147,8 @@ class Run(ImageLoop):
     def died(self, death: Died) -> None:
         """Notes that a worker has died; what becomes of its image is told by `take`."""
         self._share_of(death.worker).deaths += 1
+        if death.retired:
+            tqdm.write(f"{death.worker} is out of service: {death.reason}", file=sys.stderr)
 
     def current(self) -> list[ImageRecord]:
         """Images whose result on disk is today's, in order: all that may be put together."""

@@ -101,12 +101,13 @@ def fingerprint(path: Path) -> str:
     return file_digest(path)
 
 
-def result_basis(**configs: Any) -> str:
+def result_basis(allow_tf32: bool = False, **configs: Any) -> str:
     """Hash of the settings and weights a result depends on; kind of model -> its config, and further configs by any name.
 
+    allow_tf32: fp32 is computed with the precision of TF32, which counts like a model's precision.
     Where weights lie and settings that only change speed or what is counted (config.NOT_IN_RESULTS) are left out.
     """
-    parts: list[Any] = []
+    parts: list[Any] = ["tf32"] if allow_tf32 else []
     for name, config in sorted(configs.items()):
         parts += [name, {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_IN_RESULTS}]
         if hasattr(config, "weights"):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pseudo_ris.device import DTYPES, in_precision, peak_memory, pick_device, weight_dtype
-from pseudo_ris.errors import UserError
+from pseudo_ris.errors import DeviceError, UserError
 
 
 def test_devices_by_name():
@@ -18,6 +18,52 @@ def test_devices_by_name():
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(UserError, match="--device gpu: not a device"):
         pick_device("gpu")
+
+
+def test_gpus_that_are_not_there_are_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    made_current = []
+    monkeypatch.setattr("torch.cuda.set_device", made_current.append)
+    with pytest.raises(UserError, match="--device cuda:7: there is no such GPU; give cuda:0 to cuda:1"):
+        pick_device("cuda:7")
+    assert not made_current
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert made_current == [torch.device("cuda", 1)]
+    assert pick_device("cuda") == torch.device("cuda")
+    assert len(made_current) == 1
+
+
+def test_a_gpu_that_does_not_answer_is_a_device_error(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+
+    def fail(device):
+        raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered\nmore")
+
+    monkeypatch.setattr("torch.cuda.set_device", fail)
+    with pytest.raises(DeviceError, match="--device cuda:0: CUDA error: uncorrectable ECC error encountered"):
+        pick_device("cuda:0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(DeviceError, match="--device cuda: this machine or this torch has no CUDA"):
+        pick_device("cuda")
+
+
+@pytest.fixture
+def tf32():
+    """Whether TF32 is allowed in convolutions and in products; both are restored."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    yield lambda: (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_tf32_is_used_where_it_is_allowed_only(tf32):
+    before = tf32()
+    pick_device("cpu")
+    assert tf32() == before
+    for allowed in (True, False):
+        pick_device("cpu", allow_tf32=allowed)
+        assert tf32() == (allowed, allowed)
 
 
 def test_some_parameters_stay_in_single_precision():

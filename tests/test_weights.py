@@ -227,4 +227,5 @@ def test_results_depend_on_contents_not_on_where_they_lie(tmp_path):
 
 def test_results_do_not_depend_on_what_is_only_counted():
     assert result_basis(scoring=ScoringConfig(threshold=1.0)) == result_basis(scoring=ScoringConfig(threshold=1.3))
+    assert result_basis(True, scoring=ScoringConfig()) != result_basis(False, scoring=ScoringConfig()), "TF32"
     assert result_basis(scoring=ScoringConfig(score_floor=0.1)) != result_basis(scoring=ScoringConfig(score_floor=0.2))

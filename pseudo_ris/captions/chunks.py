@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
+from pseudo_ris.device_faults import is_out_of_memory, release_cached_memory
 
 Result = TypeVar("Result")
 
@@ -40,12 +41,13 @@ def in_chunks(
         rows = slice(first, first + count)
         try:
             results += work(rows, viewers[rows].any(0).nonzero()[:, 0])
-        except torch.OutOfMemoryError:
-            if count == 1:
+            first += count
+        except RuntimeError as error:
+            if count == 1 or not is_out_of_memory(error):
                 raise
             captioner.chunk_bytes = int(needed[count - 1]) // 2
-        else:
-            first += count
+        if first < rows.stop:  # here and not above, where the error still holds on to the tensors
+            release_cached_memory()
     return results
 
 

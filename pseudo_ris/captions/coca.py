@@ -18,6 +18,7 @@ from pseudo_ris.captions.layers import DecodingLayers
 from pseudo_ris.config import CocaConfig
 from pseudo_ris.device import in_precision, without_cudnn_attention
 from pseudo_ris.errors import UserError
+from pseudo_ris.residency import weight_bytes
 from pseudo_ris.weights import ready_model
 
 PROJECTION_STD = 0.02
@@ -99,8 +100,13 @@ class CocaCaptioner:
     @classmethod
     def from_config(cls, config: CocaConfig, device: torch.device | str) -> CocaCaptioner:
         """Builds the architecture and loads its weights. Raises UserError when either setting is wrong."""
-        model = in_precision(ready_model(build_coca, config, "coca"), config.precision, "text_decoder.text_projection")
+        model = _in_precision(ready_model(build_coca, config, "coca"), config)
         return cls(model.to(device), build_tokenizer(config.architecture), config.precision == "autocast")
+
+    @staticmethod
+    def weight_bytes(config: CocaConfig, device: torch.device) -> int:
+        """Bytes of the weights that `from_config` puts on `device`; nothing is read or allocated."""
+        return weight_bytes(lambda: _in_precision(build_coca(config.architecture), config))
 
     @property
     def device(self) -> torch.device:
@@ -164,6 +170,10 @@ class CocaCaptioner:
         """Token ids -> text with single spaces; start, end and pad tokens are left out."""
         special = (self.start, self.end, self.pad)
         return " ".join(self.tokenizer.decode([token for token in ids if token not in special]).split())
+
+
+def _in_precision(model: CoCa, config: CocaConfig) -> CoCa:
+    return in_precision(model, config.precision, "text_decoder.text_projection")
 
 
 def _image_keys(block: nn.Module, embeddings: torch.Tensor) -> torch.Tensor:

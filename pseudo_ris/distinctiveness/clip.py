@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from pseudo_ris.config import ClipConfig
 from pseudo_ris.device import in_precision, without_cudnn_attention
 from pseudo_ris.errors import UserError
+from pseudo_ris.residency import weight_bytes
 from pseudo_ris.weights import ready_model
 
 TEXTS_PER_BATCH = 256
@@ -61,8 +62,13 @@ class ClipScorer:
     @classmethod
     def from_config(cls, config: ClipConfig, device: torch.device | str) -> ClipScorer:
         """The CLIP of `config` with its weights, on `device`. Raises UserError as build_clip and load_weights do."""
-        model = in_precision(ready_model(build_clip, config, "clip"), config.precision, "logit_scale", device=device)
+        model = _in_precision(ready_model(build_clip, config, "clip"), config, device)
         return cls(model.to(device), build_tokenizer(config.architecture))
+
+    @staticmethod
+    def weight_bytes(config: ClipConfig, device: torch.device) -> int:
+        """Bytes of the weights that `from_config` puts on `device`; nothing is read or allocated."""
+        return weight_bytes(lambda: _in_precision(build_clip(config.architecture), config, device))
 
     @property
     def image_size(self) -> int:
@@ -99,6 +105,10 @@ class ClipScorer:
     def logits(self, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Cosine similarity times CLIP's logit scale: unit rows [B, D] and [T, D] -> float32 [B, T]."""
         return self.model.logit_scale.exp() * images @ texts.T
+
+
+def _in_precision(model: CLIP, config: ClipConfig, device: torch.device | str) -> CLIP:
+    return in_precision(model, config.precision, "logit_scale", device=device)
 
 
 def _encode_texts(model: CLIP, tokens: torch.Tensor) -> torch.Tensor:

@@ -22,18 +22,21 @@ class Job:
     """The per-image loop that all workers of a run run.
 
     recipe: file that defines it, at the same path on every machine. loop: name of the function in it. config: the stage's
-    settings. threads: OMP_NUM_THREADS of a worker, 0 leaves it alone.
+    settings. threads: OMP_NUM_THREADS of a worker, 0 leaves it alone. device, memory_share: as ImageLoop's; with a `device` the
+    engine has given each worker a GPU.
     """
 
     recipe: str
     loop: str
     config: Any
     threads: int = 0
+    device: str = ""
+    memory_share: float = 1.0
 
     @classmethod
-    def of(cls, loop: Loop, config: Any, threads: int = 0) -> Job:
+    def of(cls, loop: Loop, config: Any) -> Job:
         """The job of a function at the top level of a file."""
-        return cls(str(Path(inspect.getfile(loop)).resolve()), loop.__name__, config, threads)
+        return cls(str(Path(inspect.getfile(loop)).resolve()), loop.__name__, config)
 
     def load_loop(self) -> Loop:
         """The function, in another process than the one that made the job."""
@@ -58,13 +61,31 @@ class Task:
 class Died:
     """The worker's process ended, or was ended, while it had the image.
 
-    reason: for a person. blamed: the image may have caused it; not so when the process was told to end (SIGTERM).
+    reason: for a person. blamed: the image may have caused it; not so when the process was told to end (SIGTERM), or when its
+    GPU failed and the worker had not made an image before. of_gpu: the GPU failed. retired: so often, or in such a way, that
+    the worker stays out of service.
     """
 
     image: str
     reason: str
     blamed: bool
     worker: str = ""
+    of_gpu: bool = False
+    retired: bool = False
+
+
+@dataclass(frozen=True)
+class HandedBack:
+    """The worker is out of service and has not looked at the image."""
+
+    image: str
+
+
+@dataclass(frozen=True)
+class GpuFailed:
+    """What a worker's process says before it ends: the message of a DeviceError."""
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -75,5 +96,5 @@ class Stopped:
     message: str
 
 
-Report = Outcome | Died | Stopped
+Report = Outcome | Died | HandedBack | Stopped
 """What comes back for a task."""

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
 
-from pseudo_ris.engine.job import Job, Report, Task
-from pseudo_ris.engine.supervisor import ENDING_SECONDS, Supervisor
+from pseudo_ris.engine.job import Died, Job, Report, Task
+from pseudo_ris.engine.supervisor import ENDING_SECONDS, START_SECONDS, Supervisor
+from pseudo_ris.machine import core_count, free_memory
 
 
 class LocalEngine:
-    """Worker processes on this machine while it is entered, each with its share of the GPUs or of the cores.
+    """Worker processes on this machine while it is entered, each with its share of a GPU or of the cores.
 
     Args:
+        job: its `memory_share` is the largest that a worker gets.
         gpus: names of the GPUs for CUDA_VISIBLE_DEVICES; empty leaves the choice to the stage's `device`.
-        time_limit: seconds for an image, 0 is none.
+        time_limit: seconds for an image, 0 is none. start_limit: seconds until a worker is ready, 0 is none.
     """
 
     name = "local"
     dashboard = ""
 
-    def __init__(self, job: Job, count: int, gpus: Sequence[str], time_limit: float) -> None:
+    def __init__(
+        self, job: Job, count: int, gpus: Sequence[str], time_limit: float, start_limit: float = START_SECONDS
+    ) -> None:
         self.count = count
-        self._workers = [
-            Supervisor(job, f"worker {number}", time_limit, _gpu_of(number, count, gpus)) for number in range(count)
-        ]
+        self._retired = 0
+        self._workers: list[Supervisor] = []
+        for number in range(count):
+            sharing = len(range(number % len(gpus), count, len(gpus))) if gpus else count
+            own = replace(job, memory_share=min(job.memory_share, 1 / sharing), device="cuda" if gpus else "")
+            environment = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+            self._workers.append(Supervisor(own, f"worker {number}", time_limit, environment, start_limit))
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
         self._done: SimpleQueue[Report | BaseException] = SimpleQueue()
 
@@ -52,6 +60,11 @@ class LocalEngine:
         """Workers whose process is running."""
         return sum(worker.is_alive for worker in self._workers)
 
+    @property
+    def in_service(self) -> int:
+        """Workers that take images: all but those that were reported as retired."""
+        return self.count - self._retired
+
     def reports(self, tasks: Sequence[Task]) -> Iterator[Report]:
         """What comes of each task, as it comes."""
         for task in tasks:
@@ -60,24 +73,30 @@ class LocalEngine:
             report = self._done.get()
             if isinstance(report, BaseException):
                 raise report
+            self._retired += isinstance(report, Died) and report.retired
             yield report
 
     def _keep_busy(self, worker: Supervisor) -> None:
         try:
-            while (task := self._waiting.get()) is not None:
+            while not worker.is_retired and (task := self._waiting.get()) is not None:
                 self._done.put(worker.work_on(task))
         except BaseException as error:
             self._done.put(error)
 
 
-def worker_count(gpus: Sequence[str], gpus_per_worker: float) -> int:
-    """How many workers use all GPUs of this machine, or without one all its cores."""
-    return max(1, int(len(gpus) / gpus_per_worker)) if gpus else os.cpu_count() or 1
+def gpu_worker_count(gpus: Sequence[str], gpus_per_worker: float) -> int:
+    """How many workers use all GPUs of this machine; a share of a GPU is a share of one GPU."""
+    return len(gpus) * int(1 / gpus_per_worker + 1e-9)
 
 
-def _gpu_of(number: int, count: int, gpus: Sequence[str]) -> dict[str, str]:
-    """The environment that shows a worker its GPUs: one, or where there are more than workers, an equal share."""
-    if not gpus:
-        return {}
-    share = gpus[number::count] if count <= len(gpus) else [gpus[number % len(gpus)]]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(share)}
+def cpu_worker_count(needed: int) -> int:
+    """How many workers use all cores of this machine, as far as memory suffices; prints a line where it does not.
+
+    needed: bytes of memory for each.
+    """
+    cores, free = core_count(), free_memory()
+    count = max(1, min(cores, free // needed))
+    if count < cores:
+        gib = f"{needed / 2**30:.1f} GiB for each in {free / 2**30:.1f} GiB of free memory"
+        print(f"workers: {count} and not one for each of {cores} cores, with about {gib}; --workers sets another number")
+    return count

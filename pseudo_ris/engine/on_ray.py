@@ -8,7 +8,6 @@ where there is room for it; the images that it had are missing from this round's
 from __future__ import annotations
 
 import logging
-import math
 import os
 import pickle
 import signal
@@ -16,10 +15,11 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from pseudo_ris.config import EngineConfig
 from pseudo_ris.engine.job import Died, Job, Report, Stopped, Task
+from pseudo_ris.engine.ray_share import Share, share_of
 from pseudo_ris.engine.supervisor import Supervisor
 from pseudo_ris.errors import UserError
 
@@ -61,6 +62,9 @@ REPORT_SECONDS = 1.0
 REPORTS_A_SECOND = 100
 """Of all workers together: each table of reports takes the driver some two milliseconds."""
 STARTS_OF_A_WORKER = 3
+HAND_BACK_SECONDS = 30.0
+"""How long a worker that is out of service keeps what it is given: it must not take the images of those that work, but hold
+its GPU, so that Ray starts no other worker there."""
 LOCAL_OBJECT_STORE = 256 << 20
 LONGEST_REASON = 300
 TASK, REPORTS = "task", "reports"
@@ -74,31 +78,20 @@ class WorkersLostError(Exception):
         self.any_worked = any_worked
 
 
-@dataclass(frozen=True)
-class Share:
-    """What each worker gets. cpus, gpus: as Ray counts them; threads: OMP_NUM_THREADS."""
-
-    count: int
-    cpus: float
-    gpus: float
-    threads: int
-
-    def __str__(self) -> str:
-        return f"{self.gpus:g} GPUs" if self.gpus else f"{self.cpus:g} CPUs"
-
-
 class RayEngine:
     """Workers on a Ray cluster while it is entered. Raises UserError when there is no cluster, or none that can do the work."""
 
     name = "ray"
 
-    def __init__(self, job: Job, config: EngineConfig) -> None:
+    def __init__(self, job: Job, config: EngineConfig, needed_on_cpu: Callable[[], int]) -> None:
+        """needed_on_cpu: gives the bytes of memory that a worker takes on a CPU."""
         self.dashboard = ""
-        self._config = config
+        self._config, self._needed_on_cpu = config, cache(needed_on_cpu)
         # Ray sets the variable itself, so it has to be read before.
         self._job = replace(job, threads=int(os.environ.get("OMP_NUM_THREADS", 0)))
         self._share = Share(0, 0.0, 0.0, 0)
         self._lost: set[str] = set()
+        self._retired = 0
 
     def __enter__(self) -> RayEngine:
         _quieten()
@@ -109,6 +102,7 @@ class RayEngine:
         except BaseException:
             ray.shutdown()
             raise
+        print(f"Ray workers: {self.count}, each with {self._share}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -125,6 +119,11 @@ class RayEngine:
         """Workers that are at work."""
         return _Watch.at_work
 
+    @property
+    def in_service(self) -> int:
+        """Workers that take images: all but those of this pass that were reported as retired."""
+        return self.count - self._retired
+
     def reports(self, tasks: Sequence[Task]) -> Iterator[Report]:
         """What comes of the tasks, as it comes; none for a task that was lost with the worker that had it.
 
@@ -138,11 +137,13 @@ class RayEngine:
             yield from self._pass_over(part)
 
     def _pass_over(self, tasks: Sequence[Task]) -> Iterator[Report]:
+        self._retired = 0
         waiting = {task.record.name for task in tasks}
         suspects = waiting & self._lost
         try:
             for report in self._stream(tasks, alone=bool(suspects)):
                 waiting.discard(report.image)
+                self._retired += isinstance(report, Died) and report.retired
                 yield report
         except WorkersLostError as error:
             if error.any_worked:
@@ -167,12 +168,17 @@ class RayEngine:
         bundles = [tasks[start : start + rows] for start in range(0, len(tasks), rows)]
         tables = [_table(TASK, [pickle.dumps(task) for task in bundle]) for bundle in bundles]
         context = _context(share.count)
-        job = replace(self._job, threads=self._job.threads or share.threads)
+        job = replace(
+            self._job,
+            threads=self._job.threads or share.threads,
+            device="cuda" if share.gpus else "",
+            memory_share=share.memory_share,
+        )
         report_seconds = max(REPORT_SECONDS, share.count / REPORTS_A_SECOND)
         with ray.data.DataContext.current(context):
             reports = ray.data.from_arrow(tables).map_batches(
                 _Worker,
-                fn_constructor_args=(job, self._config.image_timeout, str(Path.cwd()), report_seconds),
+                fn_constructor_args=(job, str(Path.cwd()), report_seconds),
                 batch_size=rows,
                 batch_format="pyarrow",
                 # Where there are few images, none waits behind another.
@@ -194,7 +200,7 @@ class RayEngine:
         """Takes the share that a worker gets from the machines there are; where all with GPUs are away, it is left alone."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not self._share.gpus or any(node.get("GPU") for node in nodes):
-            self._share = share_of(nodes, self._config)
+            self._share = share_of(nodes, self._config, self._needed_on_cpu)
 
 
 def bundle_size(images: int, workers: int) -> int:
@@ -202,51 +208,23 @@ def bundle_size(images: int, workers: int) -> int:
     return max(1, min(LARGEST_BUNDLE, images // (workers * BUNDLES_OF_A_WORKER)))
 
 
-def share_of(nodes: Sequence[Mapping[str, float]], config: EngineConfig) -> Share:
-    """What each worker gets of machines with these "CPU" and "GPU". Raises UserError."""
-    if config.device != "cpu" and any(node.get("GPU") for node in nodes):
-        return _gpu_share([node for node in nodes if node.get("GPU")], config)
-    return _cpu_share([node.get("CPU", 0.0) for node in nodes], config.workers)
-
-
-def _gpu_share(nodes: Sequence[Mapping[str, float]], config: EngineConfig) -> Share:
-    wanted = config.gpus_per_worker
-    if wanted > 1 and wanted % 1:
-        raise UserError(f"--gpus-per-worker {wanted:g}: must be a whole number where it is more than 1")
-    # A share of a GPU is a share of one GPU.
-    fits = [int(node["GPU"] // wanted) if wanted >= 1 else int(node["GPU"]) * int(1 / wanted) for node in nodes]
-    if not sum(fits):
-        raise UserError(f"--gpus-per-worker {wanted:g}: no machine of the Ray cluster has so many")
-    threads = int(sum(node.get("CPU", 0.0) for node in nodes) / sum(fits))
-    return Share(config.workers or sum(fits), 0.0, wanted, max(1, threads))
-
-
-def _cpu_share(cores: Sequence[float], workers: int) -> Share:
-    """The largest share of the cores with which so many workers fit; 0 workers: one for each core."""
-    if not sum(int(count) for count in cores):
-        raise UserError("the Ray cluster has no CPUs to work with; start its nodes with --num-cpus")
-    workers = workers or sum(int(count) for count in cores)
-    shares = sorted({count / parts for count in cores for parts in range(1, workers + 1) if count}, reverse=True)
-    largest = next(share for share in shares if sum(int(count / share + 1e-9) for count in cores) >= workers)
-    # Ray counts in ten-thousandths.
-    return Share(workers, math.floor(largest) if largest >= 1 else math.floor(largest * 1e4) / 1e4, 0.0, max(1, int(largest)))
-
-
 class _Worker:
     """What an actor of Ray Data does with a batch: hands the tasks in it to the process that its Supervisor keeps."""
 
-    def __init__(self, job: Job, time_limit: float, folder: str, report_seconds: float) -> None:
+    def __init__(self, job: Job, folder: str, report_seconds: float) -> None:
         self._report_seconds = report_seconds
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._missing = next((path for path in (folder, job.recipe) if not Path(path).exists()), None)
         if self._missing is None:
             os.chdir(folder)  # paths in settings are relative to it
-        self._supervisor = Supervisor(job, self._name, time_limit)
+        self._supervisor = Supervisor(job, self._name, job.config.image_timeout, start_limit=job.config.start_timeout)
         # A worker's process ends with the thread that started it, so it has one thread of its own.
         self._thread = ThreadPoolExecutor(1, "supervisor")
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Reports that come within `report_seconds` go back together, in one row: Ray Data hands on rows one by one."""
+        if self._supervisor.is_retired:
+            time.sleep(HAND_BACK_SECONDS)
         reports, begun = [], time.monotonic()
         for data in batch[TASK].to_pylist():
             reports.append(self._thread.submit(self._work_on, pickle.loads(data)).result())

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from pseudo_ris.config import EngineConfig
-from pseudo_ris.engine.job import Died, Job, Loop, Report, Stopped, Task
-from pseudo_ris.engine.local import LocalEngine, worker_count
+from pseudo_ris.engine.job import Died, HandedBack, Job, Loop, Report, Stopped, Task
+from pseudo_ris.engine.local import LocalEngine, cpu_worker_count, gpu_worker_count
 from pseudo_ris.errors import UserError
 from pseudo_ris.image_loop import Outcome
+from pseudo_ris.machine import core_count
 from pseudo_ris.progress import Workers
+from pseudo_ris.residency import needed_bytes
 from pseudo_ris.runs import Run
 
 DEATHS_OF_AN_IMAGE = 2
@@ -27,31 +30,51 @@ EMPTY_ROUNDS = 3
 class Engine(Workers, Protocol):
     """Workers that images can be handed to."""
 
+    @property
+    def in_service(self) -> int:
+        """Workers that are not retired (see Died)."""
+
     def reports(self, tasks: Sequence[Task]) -> Iterator[Report]:
         """What comes of the tasks, as it comes; none for a task that was lost with the machine that had it."""
 
 
-def run_loop(loop: Loop, config: EngineConfig, run: Run) -> None:
+Weights = Callable[[torch.device], int]
+"""Bytes of the weights that a loop has on a device."""
+
+
+def run_loop(loop: Loop, config: EngineConfig, run: Run, weights: Weights = lambda device: 0) -> None:
     """Has a recipe's per-image loop look at the images of a run. Raises UserError when the run cannot go on."""
     if config.engine == "none":
         loop(config, run)
         return
     tasks = [Task(record, run.failures.get(record.name)) for record in run.usable()]
-    with open_engine(loop, config) as engine, run.progress(engine):
+    with open_engine(loop, config, weights) as engine, run.progress(engine):
         for task, outcome in outcomes_of(engine, tasks, run.died):
             run.take(task.record, outcome)
 
 
-def open_engine(loop: Loop, config: EngineConfig) -> AbstractContextManager[Engine]:
+def open_engine(loop: Loop, config: EngineConfig, weights: Weights) -> AbstractContextManager[Engine]:
     """The workers that the settings ask for. Raises UserError."""
     job = Job.of(loop, config)
-    if config.engine == "local":
-        gpus = visible_gpus() if config.device == "auto" else []
-        count = config.workers or worker_count(gpus, config.gpus_per_worker)
-        return LocalEngine(replace(job, threads=threads_of(count)), count, gpus, config.image_timeout)
-    from pseudo_ris.engine.on_ray import RayEngine  # Ray is an extra
+    needed_on_cpu = partial(_needed_on_cpu, weights)
+    if config.engine == "ray":
+        from pseudo_ris.engine.on_ray import RayEngine  # Ray is an extra
 
-    return RayEngine(job, config)
+        return RayEngine(job, config, needed_on_cpu)
+    gpus = visible_gpus() if config.device in ("auto", "cuda") else []
+    if config.device == "cuda" and not gpus:
+        raise UserError("--device cuda: there is no GPU to hand out (see CUDA_VISIBLE_DEVICES); give auto or cpu")
+    if gpus:
+        count = config.workers or gpu_worker_count(gpus, config.gpus_per_worker)
+        job = replace(job, memory_share=config.gpus_per_worker)
+    else:
+        count = config.workers or cpu_worker_count(needed_on_cpu())
+    job = replace(job, threads=threads_of(count))
+    return LocalEngine(job, count, gpus, config.image_timeout, config.start_timeout)
+
+
+def _needed_on_cpu(weights: Weights) -> int:
+    return needed_bytes(weights(torch.device("cpu")), "cpu")
 
 
 def outcomes_of(
@@ -61,11 +84,14 @@ def outcomes_of(
 
     died: is told of each worker's death.
 
-    Raises UserError when a worker says that the run cannot go on, and when workers die or are lost before any image has ended.
+    Raises UserError when a worker says that the run cannot go on, when workers die or are lost before any image has ended, and
+    when all GPUs have failed while there are images that none of them failed with.
     """
     deaths: Counter[str] = Counter()
+    lost_gpus: defaultdict[str, dict[str, Died]] = defaultdict(dict)  # of an image, by worker
     ended = empty_rounds = 0
     while tasks:
+        ended_before, gpu_failed = ended, False
         waiting = {task.record.name: task for task in tasks}
         again: list[Task] = []
         for report in engine.reports(tasks):
@@ -73,34 +99,57 @@ def outcomes_of(
             match report:
                 case Stopped(message=message):
                     raise UserError(message)
-                case Died(blamed=blamed):
+                case HandedBack():
+                    again.append(task)
+                case Died(worker=worker, of_gpu=of_gpu, blamed=blamed):
                     died(report)
-                    deaths[report.image] += blamed
+                    # A GPU that fails twice with an image may be broken: only a second worker's word counts.
+                    deaths[report.image] += blamed and worker not in lost_gpus[report.image]
+                    if of_gpu:
+                        gpu_failed, lost_gpus[report.image][worker] = True, report
                     if deaths[report.image] < DEATHS_OF_AN_IMAGE:
                         again.append(task)
                     else:
                         yield task, _poison(task, report)
                     if not ended and deaths.total() >= VAIN_DEATHS:
                         raise UserError(f"{VAIN_DEATHS} workers have died and none has finished an image: {report.reason}")
+                    if not engine.in_service:
+                        break
                 case Outcome():
                     ended += 1
                     yield task, report
-        empty_rounds = empty_rounds + 1 if len(waiting) == len(tasks) else 0
+        is_empty = len(waiting) == len(tasks) or (gpu_failed and ended == ended_before)
+        empty_rounds = empty_rounds + 1 if is_empty else 0
+        tasks = [*again, *waiting.values()]
+        if gpu_failed and tasks and (not engine.in_service or empty_rounds == EMPTY_ROUNDS):
+            yield from _without_gpus(tasks, lost_gpus, ended > 0)
+            return
         if empty_rounds == EMPTY_ROUNDS:
             raise UserError(f"{EMPTY_ROUNDS} times all workers were lost before any image had ended; are there machines left?")
-        tasks = [*again, *waiting.values()]
+
+
+def _without_gpus(
+    tasks: Sequence[Task], lost_gpus: Mapping[str, Mapping[str, Died]], any_ended: bool
+) -> Iterator[tuple[Task, Outcome]]:
+    """What becomes of images when no GPU can be used any more: failed if each of them has cost a GPU, else UserError."""
+    failures = {name: death for name, by_worker in lost_gpus.items() for death in by_worker.values()}
+    if not any_ended or any(task.record.name not in failures for task in tasks):
+        raise UserError(f"no worker is left whose GPU works: {next(reversed(failures.values())).reason}")
+    for task in tasks:
+        name, death = task.record.name, failures[task.record.name]
+        yield task, Outcome(name, "failed", f"{name}: {death.reason}", worker=death.worker)
 
 
 def visible_gpus() -> list[str]:
-    """Names of this machine's GPUs for CUDA_VISIBLE_DEVICES."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in given.split(",") if name]
-    return [str(number) for number in range(torch.cuda.device_count())]
+    """Names of the GPUs that this process sees, for CUDA_VISIBLE_DEVICES."""
+    count = torch.cuda.device_count()  # CUDA reads the variable up to the first name that is no GPU's, such as -1
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in range(count)] if given is None else given.split(",")[:count]
 
 
 def threads_of(count: int) -> int:
     """OMP_NUM_THREADS for each of `count` workers on this machine: its share of the cores; 0 where the user has set it."""
-    return 0 if "OMP_NUM_THREADS" in os.environ else max(1, (os.cpu_count() or 1) // count)
+    return 0 if "OMP_NUM_THREADS" in os.environ else max(1, core_count() // count)
 
 
 def _poison(task: Task, death: Died) -> Outcome:

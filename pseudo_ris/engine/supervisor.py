@@ -12,7 +12,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from threading import Lock
 
-from pseudo_ris.engine.job import Died, Job, Report, Stopped, Task
+from pseudo_ris.engine.job import Died, GpuFailed, HandedBack, Job, Report, Stopped, Task
 from pseudo_ris.errors import EXIT_TERMINATED
 from pseudo_ris.image_loop import Outcome
 
@@ -20,24 +20,39 @@ ROOT = Path(__file__).parents[2]
 LAST_WORDS = 2000
 ENDING_SECONDS = 5.0
 STARTS = 3
-"""How often a worker process is started before the run is given up because it never got to its first image."""
+"""How often a worker process is started that never gets to its first image, or whose GPU fails before it has made one."""
+START_SECONDS = 600.0
+"""Default of the time until a process is ready."""
 
 
 class Supervisor:
     """One worker process: starts it, hands it one image at a time and says what became of the image.
 
+    A worker with a GPU is retired, which means that no process is started any more, when processes cannot be started, are not
+    ready in time, or STARTS of them in a row lose the GPU before they have made an image: other workers then have the images.
+
     Args:
         name: of the worker, for a person. environment: variables set for it beside this process's own.
         time_limit: seconds for an image, the first of a process's with the loading of its models; 0 is none.
+        start_limit: seconds until a process is ready for its first image; 0 is none.
     """
 
-    def __init__(self, job: Job, name: str, time_limit: float, environment: dict[str, str] | None = None) -> None:
-        self.job, self.name, self.time_limit = job, name, time_limit
+    def __init__(
+        self,
+        job: Job,
+        name: str,
+        time_limit: float,
+        environment: dict[str, str] | None = None,
+        start_limit: float = START_SECONDS,
+    ) -> None:
+        self.job, self.name, self.time_limit, self.start_limit = job, name, time_limit, start_limit
+        self.is_retired = False
         self._environment = dict(environment or {})
         if job.threads:
             self._environment["OMP_NUM_THREADS"] = str(job.threads)
         self._process: subprocess.Popen[bytes] | None = None
-        self._ended = False
+        self._ended = self._has_made = False
+        self._gpu_failures = 0
         self._starting_or_ending = Lock()
 
     @property
@@ -48,8 +63,10 @@ class Supervisor:
 
     def work_on(self, task: Task) -> Report:
         """Has the worker look at an image, and waits for what comes of it; starts a process where there is none."""
-        if (problem := self._ensure_started()) is not None:
-            return Stopped(task.record.name, problem)
+        if self.is_retired:
+            return HandedBack(task.record.name)
+        if (trouble := self._ensure_started(task)) is not None:
+            return trouble
         try:
             self._connection.send(task)
             if not self._connection.poll(self.time_limit or None):
@@ -58,7 +75,13 @@ class Supervisor:
             report = self._connection.recv()
         except (EOFError, OSError):
             return self._died(task)
-        return report if isinstance(report, Stopped) else replace(report, worker=self.name)
+        if isinstance(report, GpuFailed):
+            return self._lost_gpu(task, report.message)
+        if isinstance(report, Stopped):
+            return report
+        if report.status == "made":
+            self._has_made, self._gpu_failures = True, 0
+        return replace(report, worker=self.name)
 
     def terminate(self) -> None:
         """Tells the process to end; it gives up the image it has, and no other is started."""
@@ -82,26 +105,41 @@ class Supervisor:
             self._process.kill()
             self._process.wait()
 
-    def _ensure_started(self) -> str | None:
-        """Starts a process and waits until it asks for images; returns what is wrong when none can be had."""
+    def _ensure_started(self, task: Task) -> Report | None:
+        """Starts a process and waits until it asks for images; returns what is to be reported when none can be had."""
+        problem = ""
         for _ in range(STARTS):
             if self.is_alive:
                 return None
             with self._starting_or_ending:
                 if self._ended:
-                    return "its worker was told to end"
+                    return Stopped(task.record.name, "its worker was told to end")
                 self._start()
             try:
                 self._connection.send(self.job)
+                if not self._connection.poll(self.start_limit or None):
+                    self.kill()
+                    problem = f"was not ready within --start-timeout {self.start_limit:g} s ({self._last_words()})"
+                    break
                 said = self._connection.recv()
             except (EOFError, OSError):
                 self.kill()
+                problem = f"ended {STARTS} times before its first image ({self._last_words()})"
                 continue
-            if isinstance(said, Stopped):
-                return said.message
-        if self.is_alive:
-            return None
-        return f"a worker ended {STARTS} times before its first image ({self._last_words()}); mend it and run the command again"
+            match said:
+                case Stopped(message=message):
+                    return Stopped(task.record.name, message)
+                case GpuFailed(message=problem):
+                    self.kill()
+                case _:
+                    return None
+        return self._cannot_start(task, problem)
+
+    def _cannot_start(self, task: Task, problem: str) -> Report:
+        if not self.job.device:
+            return Stopped(task.record.name, f"a worker {problem}; remove the cause and run the command again")
+        self.is_retired = True
+        return Died(task.record.name, f"its worker: {problem}", False, self.name, of_gpu=True, retired=True)
 
     def _start(self) -> None:
         self._forget()
@@ -131,6 +169,14 @@ class Supervisor:
         code = self._process.returncode if self._process else None
         blamed = code not in (-signal.SIGTERM, EXIT_TERMINATED)
         return Died(task.record.name, f"its worker ended with {_in_words(code)} ({self._last_words()})", blamed, self.name)
+
+    def _lost_gpu(self, task: Task, message: str) -> Died:
+        """The process cannot use its GPU any more. Where the worker has never made an image, the image is not to blame."""
+        self.close()
+        self._gpu_failures += 1
+        self.is_retired = self._gpu_failures == STARTS
+        reason = message.removeprefix(f"{task.record.name}: ")
+        return Died(task.record.name, reason, self._has_made, self.name, of_gpu=True, retired=self.is_retired)
 
     def _failed(self, task: Task, reason: str) -> Outcome:
         return Outcome(task.record.name, "failed", f"{task.record.name}: {reason}", seconds=self.time_limit, worker=self.name)

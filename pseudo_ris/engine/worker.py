@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from types import FrameType
 
-from pseudo_ris.engine.job import Job, Stopped, Task
-from pseudo_ris.errors import EXIT_TERMINATED, UserError
+from pseudo_ris.engine.job import GpuFailed, Job, Stopped, Task
+from pseudo_ris.errors import EXIT_TERMINATED, DeviceError, UserError
 from pseudo_ris.garbage import no_collection, set_aside
 from pseudo_ris.image_loop import Failure, ImageLoop, Outcome
 from pseudo_ris.records import ImageRecord
@@ -23,8 +23,9 @@ PR_SET_PDEATHSIG = 1
 class HandedImages(ImageLoop):
     """The images that come through a connection, one at a time; the outcome of each goes back through it."""
 
-    def __init__(self, connection: Connection, retry_failed: bool) -> None:
-        super().__init__(retry_failed)
+    def __init__(self, connection: Connection, job: Job) -> None:
+        super().__init__(job.config.retry_failed)
+        self.device, self.memory_share = job.device, job.memory_share
         self._connection = connection
         self._task: Task | None = None
 
@@ -49,14 +50,19 @@ class HandedImages(ImageLoop):
 
 
 def work(connection: Connection) -> None:
-    """Receives a job, then its tasks; sends READY, an Outcome for each task, and Stopped when the run cannot go on."""
+    """Receives a job, then its tasks; sends READY and an Outcome for each task.
+
+    It ends after it has sent GpuFailed, when its GPU fails, or Stopped, when the run cannot go on.
+    """
     job: Job = connection.recv()
-    images = HandedImages(connection, job.config.retry_failed)
+    images = HandedImages(connection, job)
     try:
         with no_collection():
             loop = job.load_loop()
         set_aside()
         loop(job.config, images)
+    except DeviceError as error:
+        connection.send(GpuFailed(str(error)))
     except UserError as error:
         connection.send(Stopped(images.image, str(error)))
 

@@ -11,6 +11,7 @@ from PIL import Image
 from pseudo_ris.config import CutlerConfig
 from pseudo_ris.device import in_precision
 from pseudo_ris.masks.cascade_rcnn import ARCHITECTURES, CascadeMaskRCNN, paste_masks, rescale
+from pseudo_ris.residency import weight_bytes
 from pseudo_ris.weights import ready_model
 
 
@@ -46,9 +47,13 @@ class Cutler:
     @classmethod
     def from_config(cls, config: CutlerConfig, device: torch.device | str) -> Cutler:
         """Builds the model and loads its weights. Raises UserError when they are missing or belong to another size."""
-        model = ready_model(build_cutler, config, "cutler")
-        in_precision(model.backbone, config.precision)
+        model = _in_precision(ready_model(build_cutler, config, "cutler"), config)
         return cls(model.to(device), config)
+
+    @staticmethod
+    def weight_bytes(config: CutlerConfig, device: torch.device) -> int:
+        """Bytes of the weights that `from_config` puts on `device`; nothing is read or allocated."""
+        return weight_bytes(lambda: _in_precision(build_cutler(config.architecture), config))
 
     def detect(self, image: np.ndarray) -> Instances:
         """Objects of `image`, RGB uint8 [H, W, 3], that score at least `config.score_threshold` and have pixels."""
@@ -76,6 +81,11 @@ class Cutler:
         ordered = image if self.config.channel_order == "rgb" else image[:, :, ::-1]
         chw = np.ascontiguousarray(ordered.transpose(2, 0, 1))
         return torch.from_numpy(chw).to(self.model.pixel_mean.device)
+
+
+def _in_precision(model: CascadeMaskRCNN, config: CutlerConfig) -> CascadeMaskRCNN:
+    in_precision(model.backbone, config.precision)
+    return model
 
 
 def resized_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:

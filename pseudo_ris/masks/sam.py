@@ -19,6 +19,7 @@ from pseudo_ris.device import in_precision
 from pseudo_ris.masks.automatic_masks import AutomaticMasks, SamMasks
 from pseudo_ris.masks.cascade_rcnn import ARCHITECTURES
 from pseudo_ris.masks.resnet_fpn import FeaturePyramid, ResNet
+from pseudo_ris.residency import weight_bytes
 from pseudo_ris.weights import ready_model
 
 DEMO_IMAGE_SIZE = 256
@@ -105,16 +106,26 @@ class AutomaticSam:
 
     def __init__(self, model: Sam, config: SamConfig) -> None:
         """model: in eval mode, on the device to run on. config: its architecture, weights and precision are not looked at."""
+        self.model = model
         self._bgr = config.channel_order == "bgr"
         self._masks = AutomaticMasks(model, config)
 
     @classmethod
     def from_config(cls, config: SamConfig, device: torch.device | str) -> AutomaticSam:
         """Builds the model and loads its weights. Raises UserError when they are missing or another model's."""
-        model = ready_model(build_sam, config, "sam")
-        in_precision(model.image_encoder, config.precision)
+        model = _in_precision(ready_model(build_sam, config, "sam"), config)
         return cls(model.to(device), config)
+
+    @staticmethod
+    def weight_bytes(config: SamConfig, device: torch.device) -> int:
+        """Bytes of the weights that `from_config` puts on `device`; nothing is read or allocated."""
+        return weight_bytes(lambda: _in_precision(build_sam(config.architecture), config))
 
     def generate(self, image: np.ndarray) -> SamMasks:
         """Masks of a uint8 RGB image [H, W, 3]; none when it is so thin that nothing is left at SAM's input size."""
         return self._masks.generate(np.ascontiguousarray(image[..., ::-1]) if self._bgr else image)
+
+
+def _in_precision(model: Sam, config: SamConfig) -> Sam:
+    in_precision(model.image_encoder, config.precision)
+    return model

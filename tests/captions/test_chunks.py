@@ -78,7 +78,15 @@ def test_caches_take_what_is_counted():
     assert prefix + cell == len(blocks) * 2 * LENGTH * 32 * 4
 
 
-def test_a_bound_that_memory_does_not_hold_is_halved_and_remembered():
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+    ],
+)
+def test_a_bound_that_memory_does_not_hold_is_halved_and_remembered(error):
     captioner = random_captioner(3)
     images, viewers = encoded(captioner, 4), torch.ones(24, 4, dtype=torch.bool)
     tried = []
@@ -86,7 +94,7 @@ def test_a_bound_that_memory_does_not_hold_is_halved_and_remembered():
     def work(rows, crops):
         tried.append(rows.stop - rows.start)
         if tried[-1] > 7:
-            raise torch.OutOfMemoryError
+            raise error
 
     found = chunks_of(captioner, images, viewers, 1, work)
     assert [row for rows, _ in found for row in rows] == list(range(24))
@@ -102,7 +110,20 @@ def test_a_single_row_that_does_not_fit_is_an_error():
     captioner = random_captioner(4)
 
     def work(rows, crops):
-        raise torch.OutOfMemoryError
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with pytest.raises(torch.OutOfMemoryError):
         chunks_of(captioner, encoded(captioner, 2), torch.ones(5, 2, dtype=torch.bool), 1, work)
+
+
+def test_other_errors_are_not_tried_again_with_fewer_rows():
+    captioner = random_captioner(4)
+    tried = []
+
+    def work(rows, crops):
+        tried.append(rows)
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        chunks_of(captioner, encoded(captioner, 2), torch.ones(5, 2, dtype=torch.bool), 1, work)
+    assert len(tried) == 1

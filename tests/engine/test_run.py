@@ -10,9 +10,10 @@ import pytest
 from tiny_loop import record, settings, tiny
 
 from pseudo_ris.config import EngineConfig
-from pseudo_ris.engine.job import Died, Job, Report, Task
-from pseudo_ris.engine.local import LocalEngine, worker_count
-from pseudo_ris.engine.run import outcomes_of, run_loop, threads_of, visible_gpus
+from pseudo_ris.engine import local as local_engine
+from pseudo_ris.engine.job import Died, HandedBack, Job, Report, Task
+from pseudo_ris.engine.local import LocalEngine, cpu_worker_count, gpu_worker_count
+from pseudo_ris.engine.run import open_engine, outcomes_of, run_loop, threads_of, visible_gpus
 from pseudo_ris.errors import UserError
 from pseudo_ris.image_loop import Outcome
 from pseudo_ris.runs import EXIT_FAILURES, Run, read_failures
@@ -86,7 +87,7 @@ class ScriptedEngine:
     """Reports what the script says of each round: image -> report, None is lost with its machine."""
 
     name, dashboard = "scripted", ""
-    count = alive = 1
+    count = alive = in_service = 1
 
     def __init__(self, *rounds: dict[str, Report | None]) -> None:
         self.rounds = list(rounds)
@@ -94,7 +95,10 @@ class ScriptedEngine:
     def reports(self, tasks: Sequence[Task]) -> Iterator[Report]:
         said = self.rounds.pop(0)
         assert [task.record.name for task in tasks] == list(said)
-        yield from (report for report in said.values() if report is not None)
+        for report in said.values():
+            self.in_service -= isinstance(report, Died) and report.retired
+            if report is not None:
+                yield report
 
 
 MADE_A, MADE_B = Outcome("a", "made"), Outcome("b", "made")
@@ -152,34 +156,129 @@ def test_images_with_unusable_ids_are_not_handed_out(tmp_path):
 
 
 def test_shares_of_a_machine(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert [worker_count([], 1), worker_count(["0", "1"], 0.5), worker_count(["0", "1"], 2), worker_count(["0"], 2)] == [
-        8,
-        4,
-        1,
-        1,
-    ]
+    monkeypatch.setattr("pseudo_ris.engine.run.core_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [threads_of(3), threads_of(8), threads_of(20)] == [2, 1, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert threads_of(3) == 0
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-1")
-    assert visible_gpus() == ["2", "GPU-1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "count"), [(2, 1, 2), (2, 0.5, 4), (3, 0.4, 6), (1, 0.3, 3), (1, 0.1, 10), (2, 0.7, 2)]
+)
+def test_shares_of_a_gpu_never_add_up_to_more_than_one(gpus, share, count):
+    assert gpu_worker_count(["gpu"] * gpus, share) == count
+
+
+def test_cpu_workers_are_as_many_as_memory_holds(monkeypatch, capsys):
+    monkeypatch.setattr(local_engine, "core_count", lambda: 16)
+    monkeypatch.setattr(local_engine, "free_memory", lambda: 32 << 30)
+    assert cpu_worker_count(1 << 30) == 16
+    assert capsys.readouterr().out == ""
+    assert cpu_worker_count(6 << 30) == 5
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "5 and not one for each of 16 cores" in line
+    assert "--workers" in line
+    assert cpu_worker_count(64 << 30) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "seen", "names"),
+    [(None, 2, ["0", "1"]), ("2,GPU-1", 2, ["2", "GPU-1"]), ("0,-1,1", 1, ["0"]), ("-1", 0, []), ("", 0, []), ("0", 0, [])],
+)
+def test_only_gpus_that_cuda_sees_are_handed_out(monkeypatch, variable, seen, names):
+    """seen: how many GPUs CUDA finds with that variable."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: seen)
+    if variable is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible_gpus() == names
 
 
 @pytest.mark.parametrize(
     ("gpus", "count", "expected"),
     [
-        (["0", "1"], 2, ["0", "1"]),
-        (["0", "1"], 3, ["0", "1", "0"]),
-        (["0", "1", "2", "3"], 2, ["0,2", "1,3"]),
+        (["0", "1"], 2, [("0", 1), ("1", 1)]),
+        (["0", "1"], 3, [("0", 0.5), ("1", 1), ("0", 0.5)]),
+        (["0", "1", "2", "3"], 2, [("0", 1), ("1", 1)]),
     ],
 )
-def test_workers_share_the_gpus(tmp_path, gpus, count, expected):
+def test_a_worker_has_one_gpu_and_its_share_of_the_memory(tmp_path, gpus, count, expected):
     engine = LocalEngine(Job.of(tiny, settings(tmp_path)), count, gpus, 0)
-    assert [worker._environment["CUDA_VISIBLE_DEVICES"] for worker in engine._workers] == expected
+    workers = engine._workers
+    assert [(w._environment["CUDA_VISIBLE_DEVICES"], w.job.memory_share) for w in workers] == expected
+    assert {worker.job.device for worker in workers} == {"cuda"}
+
+
+def test_workers_on_the_cpu_share_its_memory(tmp_path):
+    engine = LocalEngine(Job.of(tiny, settings(tmp_path)), 4, [], 0)
+    assert [(worker.job.device, worker.job.memory_share) for worker in engine._workers] == [("", 0.25)] * 4
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_gpus_are_handed_out_unless_the_cpu_is_asked_for(tmp_path, monkeypatch, device):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = settings(tmp_path, engine="local", device=device, workers=0, gpus_per_worker=0.5)
+    engine = open_engine(tiny, config, lambda device: 0)
+    assert [worker._environment["CUDA_VISIBLE_DEVICES"] for worker in engine._workers] == ["0", "1", "0", "1"]
+    config.device = "cpu"
+    assert not any("CUDA_VISIBLE_DEVICES" in w._environment for w in open_engine(tiny, config, lambda device: 0)._workers)
+
+
+def test_an_engine_needs_gpus_where_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match="--device cuda: there is no GPU to hand out"):
+        open_engine(tiny, settings(tmp_path, engine="local", device="cuda", workers=0), lambda device: 0)
+
+
+def gpu_lost(image: str, worker: str, blamed: bool = True, retired: bool = False) -> Died:
+    return Died(image, "GPU cuda:0 failed", blamed, worker, of_gpu=True, retired=retired)
+
+
+def test_one_broken_gpu_condemns_no_image():
+    """It fails twice with b and is retired at c; the other worker makes both."""
+    engine = ScriptedEngine(
+        {"a": MADE_A, "b": gpu_lost("b", "w1"), "c": HandedBack("c")},
+        {"b": gpu_lost("b", "w1"), "c": HandedBack("c")},
+        {"b": MADE_B, "c": gpu_lost("c", "w1", retired=True)},
+        {"c": Outcome("c", "made")},
+    )
+    engine.in_service = 2
+    assert [outcome.status for _, outcome in outcomes_of(engine, tasks("a", "b", "c"))] == ["made"] * 3
+
+
+def test_an_image_that_two_gpus_fail_with_is_given_up_and_not_remembered():
+    engine = ScriptedEngine({"a": MADE_A, "b": gpu_lost("b", "w1")}, {"b": gpu_lost("b", "w2")})
+    failed = [outcome for _, outcome in outcomes_of(engine, tasks("a", "b"))][1]
+    assert (failed.status, failed.key) == ("failed", "")
+    assert "GPU cuda:0 failed" in failed.reason
+
+
+def test_an_image_that_costs_the_only_gpu_each_time_is_given_up_in_the_end():
+    rounds = [{"b": gpu_lost("b", "w1")}] * 3
+    engine = ScriptedEngine({"a": MADE_A, "b": gpu_lost("b", "w1")}, *rounds)
+    failed = [outcome for _, outcome in outcomes_of(engine, tasks("a", "b"))][1]
+    assert (failed.status, failed.key, failed.reason) == ("failed", "", "b: GPU cuda:0 failed")
+
+
+def test_without_a_gpu_that_works_the_run_ends():
+    """Nobody has tried b."""
+    engine = ScriptedEngine({"a": gpu_lost("a", "w1", False, True), "b": None})
+    with pytest.raises(UserError, match="no worker is left whose GPU works: GPU cuda:0 failed"):
+        list(outcomes_of(engine, tasks("a", "b")))
+
+
+@pytest.mark.slow
+def test_a_broken_gpu_does_not_take_the_images_of_a_healthy_one(tmp_path, capsys):
+    names = [f"healthy-{n}" for n in range(12)]
+    run = Run("test", tmp_path, [record(name) for name in names], False)
+    with LocalEngine(Job.of(tiny, settings(tmp_path)), 2, ["broken", "fine"], 0) as engine:
+        results = list(outcomes_of(engine, tasks(*names), run.died))
+    assert [outcome.status for _, outcome in results] == ["made"] * 12
+    assert {outcome.worker for _, outcome in results} == {"worker 1"}
+    assert engine.in_service in (1, 2), "it may all have been done before the third start"
 
 
 def test_bad_settings_are_refused():
@@ -187,3 +286,8 @@ def test_bad_settings_are_refused():
         EngineConfig(gpus_per_worker=0)
     with pytest.raises(UserError, match="workers: must be 0 or more"):
         EngineConfig(workers=-1)
+    with pytest.raises(UserError, match="gpus_per_worker: a worker uses one GPU"):
+        EngineConfig(gpus_per_worker=2)
+    with pytest.raises(UserError, match="--device cuda:1: --engine local hands out the GPUs itself; give cuda or auto"):
+        EngineConfig(engine="local", device="cuda:1")
+    assert EngineConfig(device="cuda:1").engine == "none"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -15,8 +16,8 @@ import psutil
 import pytest
 from tiny_loop import record, settings, tiny
 
-from pseudo_ris.engine.job import Died, Job, Stopped, Task
-from pseudo_ris.engine.supervisor import Supervisor
+from pseudo_ris.engine.job import Died, HandedBack, Job, Stopped, Task
+from pseudo_ris.engine.supervisor import STARTS, Supervisor
 from pseudo_ris.image_loop import Failure, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,41 @@ def test_a_worker_that_cannot_start_stops_the_run_with_its_last_words(tmp_path):
     assert "No module named 'no_such_module'" in stopped.message
 
 
+@pytest.mark.slow
+def test_a_worker_whose_gpu_keeps_failing_stays_out_of_service(tmp_path):
+    job = replace(Job.of(tiny, settings(tmp_path)), device="cuda")
+    supervisor = Supervisor(job, "worker 0", 0)
+    deaths = [supervisor.work_on(task(f"gpu-{n}")) for n in range(STARTS)]
+    assert [(death.image, death.of_gpu, death.blamed) for death in deaths] == [(f"gpu-{n}", True, False) for n in range(STARTS)]
+    assert [death.retired for death in deaths] == [False, False, True]
+    assert deaths[0].reason == "GPU cuda:0 failed"
+    assert supervisor.work_on(task("a")) == HandedBack("a")
+    assert not supervisor.is_alive
+
+
+@pytest.mark.slow
+def test_a_gpu_that_worked_before_makes_the_image_a_suspect(tmp_path):
+    with supervising(tmp_path) as worker:
+        assert [worker.work_on(task(name)).status for name in ("a", "b")] == ["made", "made"]
+        assert worker.work_on(task("gpu-1")).blamed
+        assert not worker.is_retired
+        assert worker.work_on(task("c")).status == "made", "a new process has the GPU again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["", "cuda"])
+def test_a_worker_that_is_never_ready_is_given_up(tmp_path, device):
+    (tmp_path / "recipe.py").write_text("import time; time.sleep(600)")
+    job = Job(str(tmp_path / "recipe.py"), "loop", settings(tmp_path), device=device)
+    supervisor = Supervisor(job, "worker 0", 0, start_limit=1.0)
+    report = supervisor.work_on(task("a"))
+    said = report.reason if isinstance(report, Died) else report.message
+    assert "--start-timeout 1 s " in said
+    assert isinstance(report, Died if device else Stopped)
+    assert supervisor.is_retired == bool(device)
+    assert not supervisor.is_alive
+
+
 def test_told_to_end_in_the_middle_of_an_image_it_ends_soon(tmp_path):
     with supervising(tmp_path) as worker:
         reports = []
@@ -157,7 +193,7 @@ def test_threads_and_environment_are_the_workers_own(tmp_path):
         "        with images.guard(image):\n"
         "            raise ValueError(os.environ['OMP_NUM_THREADS'] + os.environ['CUDA_VISIBLE_DEVICES'])\n"
     )
-    supervisor = Supervisor(Job(str(recipe), "loop", settings(tmp_path), 3), "w", 0, {"CUDA_VISIBLE_DEVICES": "5,6"})
+    supervisor = Supervisor(Job(str(recipe), "loop", settings(tmp_path), threads=3), "w", 0, {"CUDA_VISIBLE_DEVICES": "5,6"})
     outcome = supervisor.work_on(task("a"))
     assert isinstance(outcome, Outcome)
     assert outcome.reason == "ValueError: 35,6"

@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.errors import BadInputError, DeviceError, UserError
 from pseudo_ris.files import write_atomic
 from pseudo_ris.image_loop import ImageLoop
 from pseudo_ris.records import ImageRecord
 
 
 def settings(folder: Path, **changes) -> SimpleNamespace:
-    return SimpleNamespace(**{"folder": str(folder), "retry_failed": False, "key": "k", "stop": "", **changes})
+    defaults = {"retry_failed": False, "key": "k", "stop": "", "image_timeout": 0.0, "start_timeout": 60.0}
+    return SimpleNamespace(**{"folder": str(folder), **defaults, **changes})
 
 
 def record(name: str) -> ImageRecord:
@@ -57,6 +58,10 @@ def misbehave(name: str, folder: Path) -> None:
         case "once" if not (folder / f".{name}").exists():
             (folder / f".{name}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        case "gpu":  # breaks the worker's GPU
+            raise DeviceError(f"{name}: GPU cuda:0 failed")
+        case "healthy" if os.environ.get("CUDA_VISIBLE_DEVICES") == "broken":
+            raise DeviceError(f"{name}: GPU cuda:0 failed")
         case "slow":
             (folder / f".{name}").write_text(str(os.getpid()))
             time.sleep(60)
