@@ -20,7 +20,8 @@ from tiny_loop import record, settings, tiny
 from pseudo_ris.config import EngineConfig
 from pseudo_ris.engine import on_ray
 from pseudo_ris.engine.job import Job, Task
-from pseudo_ris.engine.on_ray import RayEngine, Share, share_of
+from pseudo_ris.engine.on_ray import RayEngine
+from pseudo_ris.engine.ray_share import Share, share_of
 from pseudo_ris.engine.run import outcomes_of
 from pseudo_ris.errors import UserError
 from pseudo_ris.image_loop import Outcome
@@ -36,10 +37,14 @@ def engine_settings(folder: Path, **changes) -> EngineConfig:
 
 def ended(job_loop, config, names: Sequence[str]) -> dict[str, Outcome]:
     """How each image ended; once each."""
-    with RayEngine(Job.of(job_loop, config), config) as engine:
+    with RayEngine(Job.of(job_loop, config), config, no_need) as engine:
         results = [(task.record.name, outcome) for task, outcome in outcomes_of(engine, tasks(names))]
     assert sorted(name for name, _ in results) == sorted(names)
     return dict(results)
+
+
+def no_need() -> int:
+    return 1
 
 
 def tasks(names: Sequence[str]) -> list[Task]:
@@ -99,7 +104,7 @@ def test_an_error_of_the_whole_run_ends_it(cluster, tmp_path):
 @pytest.mark.slow
 def test_workers_that_find_no_room_end_the_run(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(on_ray, "START_SECONDS", 4.0)
-    monkeypatch.setattr(on_ray, "share_of", lambda nodes, config: Share(2, 64.0, 0.0, 1))
+    monkeypatch.setattr(on_ray, "share_of", lambda nodes, config, needed: Share(2, 64.0, 0.0, 1))
     config = engine_settings(tmp_path, address=cluster.address)
     with pytest.raises(UserError, match="Ray has started none of 2 workers in 4 s, each with 64 CPUs"):
         ended(tiny, config, ["image"])
@@ -171,56 +176,62 @@ def test_without_ray_the_option_says_what_to_install():
 @pytest.mark.parametrize(
     ("cores", "workers", "expected"),
     [
-        ([4, 4], 0, Share(8, 1, 0, 1)),
-        ([4, 4], 2, Share(2, 4, 0, 4)),
-        ([4, 4], 3, Share(3, 2, 0, 2)),
-        ([1, 1], 1, Share(1, 1, 0, 1)),
-        ([8, 2], 3, Share(3, 2, 0, 2)),
-        ([2], 16, Share(16, 0.125, 0, 1)),
-        ([1], 3, Share(3, 0.3333, 0, 1)),
-        ([0, 3], 2, Share(2, 1, 0, 1)),
+        ([4, 4], 0, Share(8, 1, 0, 1, 1 / 4)),
+        ([4, 4], 2, Share(2, 4, 0, 4, 1)),
+        ([4, 4], 3, Share(3, 2, 0, 2, 1 / 2)),
+        ([1, 1], 1, Share(1, 1, 0, 1, 1)),
+        ([8, 2], 3, Share(3, 2, 0, 2, 1 / 3)),
+        ([2], 16, Share(16, 0.125, 0, 1, 1 / 16)),
+        ([1], 3, Share(3, 0.3333, 0, 1, 1 / 3)),
+        ([0, 3], 2, Share(2, 1, 0, 1, 1 / 2)),
     ],
 )
 def test_shares_of_cores(cores, workers, expected):
-    share = share_of([{"CPU": float(count)} for count in cores], EngineConfig(engine="ray", workers=workers))
+    share = share_of([{"CPU": float(count)} for count in cores], EngineConfig(engine="ray", workers=workers), no_need)
     assert share == expected
     assert sum(int(count / share.cpus) for count in cores) >= share.count, "they fit"
+
+
+def test_workers_on_cores_are_as_many_as_memory_holds():
+    nodes = [{"CPU": 16.0, "memory": 32e9}, {"CPU": 4.0, "memory": 64e9}]
+    assert share_of(nodes, EngineConfig(), lambda: 6 * 10**9) == Share(9, 2, 0, 2, 1 / 8)
+    assert share_of(nodes, EngineConfig(engine="ray", workers=20), lambda: 6 * 10**9).count == 20
+    assert share_of(nodes, EngineConfig(), lambda: 10**12).count == 1
 
 
 @pytest.mark.parametrize(
     ("wanted", "workers", "expected"),
     [
-        (1.0, 0, Share(6, 0, 1, 2)),
-        (0.5, 0, Share(12, 0, 0.5, 1)),
-        (0.4, 0, Share(12, 0, 0.4, 1)),
-        (2.0, 0, Share(3, 0, 2, 5)),
-        (4.0, 2, Share(2, 0, 4, 16)),
+        (1.0, 0, Share(6, 0, 1, 2, 1)),
+        (0.5, 0, Share(12, 0, 0.5, 1, 1 / 2)),
+        (0.4, 0, Share(12, 0, 0.4, 1, 1 / 2)),
+        (1.0, 2, Share(2, 0, 1, 2, 1)),
     ],
 )
 def test_shares_of_gpus(wanted, workers, expected):
     nodes = [{"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}]
-    assert share_of(nodes, EngineConfig(engine="ray", gpus_per_worker=wanted, workers=workers)) == expected
+    assert share_of(nodes, EngineConfig(engine="ray", gpus_per_worker=wanted, workers=workers), no_need) == expected
 
 
 def test_without_gpus_or_on_the_cpu_cores_are_shared():
-    assert share_of([{"CPU": 2.0, "GPU": 1.0}], EngineConfig(device="cpu")) == Share(2, 1, 0, 1)
+    assert share_of([{"CPU": 2.0, "GPU": 1.0}], EngineConfig(device="cpu"), no_need) == Share(2, 1, 0, 1, 1 / 2)
 
 
 @pytest.mark.parametrize(
     ("node", "config", "message"),
     [
-        ({"GPU": 1.0}, EngineConfig(gpus_per_worker=2), "no machine of the Ray cluster has so many"),
-        ({"GPU": 4.0}, EngineConfig(gpus_per_worker=1.5), "must be a whole number"),
+        ({"GPU": 0.5}, EngineConfig(), "no machine of the Ray cluster has a whole GPU"),
+        ({"CPU": 4.0}, EngineConfig(device="cuda"), "--device cuda: no machine of the Ray cluster has a GPU"),
         ({}, EngineConfig(), "has no CPUs"),
     ],
 )
 def test_clusters_that_cannot_do_the_work_are_refused(node, config, message):
     with pytest.raises(UserError, match=message):
-        share_of([node], config)
+        share_of([node], config, no_need)
 
 
 def run_through(job: Job, config, names: Sequence[str]):
-    with RayEngine(job, config) as engine:
+    with RayEngine(job, config, no_need) as engine:
         yield from outcomes_of(engine, tasks(names))
 
 
