@@ -5,6 +5,7 @@ PyTorch is looked at only where it is loaded: without it no error is a device's.
 
 from __future__ import annotations
 
+import os
 import sys
 
 SHORT_OF_MEMORY = (
@@ -45,7 +46,9 @@ def gpu_failure() -> str | None:
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        return f"GPU cuda:{torch.cuda.current_device()} failed ({first_line(error)})"
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        of = f" of CUDA_VISIBLE_DEVICES={seen}" if seen else ""
+        return f"GPU cuda:{torch.cuda.current_device()}{of} failed ({first_line(error)})"
     return None
 
 

@@ -17,7 +17,7 @@ from pseudo_ris.records import ImageRecord
 from pseudo_ris.tracebacks import traceback_text
 
 READ_AHEAD = 4
-GPU_REMEDY = "run the command again; should it fail again, see nvidia-smi or choose another GPU (CUDA_VISIBLE_DEVICES)"
+GPU_REMEDY = "run the command again; should it fail again, see nvidia-smi or choose another GPU with CUDA_VISIBLE_DEVICES"
 
 Status = Literal["made", "reused", "known", "left_out", "failed"]
 

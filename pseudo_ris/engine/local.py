@@ -13,6 +13,9 @@ from pseudo_ris.engine.job import Died, Job, Report, Task
 from pseudo_ris.engine.supervisor import ENDING_SECONDS, START_SECONDS, Supervisor
 from pseudo_ris.machine import core_count, free_memory
 
+PAUSE_SECONDS = 1.0
+"""Of a worker whose GPU failed, so that an idle worker with another GPU takes the image first."""
+
 
 class LocalEngine:
     """Worker processes on this machine while it is entered, each with its share of a GPU or of the cores.
@@ -79,7 +82,10 @@ class LocalEngine:
     def _keep_busy(self, worker: Supervisor) -> None:
         try:
             while not worker.is_retired and (task := self._waiting.get()) is not None:
-                self._done.put(worker.work_on(task))
+                report = worker.work_on(task)
+                self._done.put(report)
+                if isinstance(report, Died) and report.of_gpu:
+                    time.sleep(PAUSE_SECONDS)
         except BaseException as error:
             self._done.put(error)
 
