@@ -73,7 +73,7 @@ def test_a_list_of_numbers_may_be_written_as_words():
         (["--cutler.score_threshold", "1.5"], "score_threshold: must be from 0 to 1"),
         (["--sam.architecture", "vit_x"], "sam.architecture: expected"),
         (["--workers", "4"], "workers: 4 processes need an engine; add --engine local"),
-        (["--gpus-per-worker=.inf"], "gpus_per_worker: must be a finite number, got inf"),
+        (["--gpus-per-worker=.inf"], "gpus_per_worker: a worker uses one GPU at most, got inf"),
         (["--image_timeout", ".inf"], "image_timeout: must be a finite number, got inf"),
         (["--config", "missing.yaml"], "missing.yaml: No such file"),
         (["--config"], "needs a YAML file"),
