@@ -129,6 +129,13 @@ def test_the_count_is_what_the_adapter_holds(adapter, config):
     assert adapter.weight_bytes(config, CPU) == held
 
 
+def test_the_count_follows_a_precision_that_depends_on_the_device():
+    whole, half = (ClipScorer.weight_bytes(ClipConfig(precision=name), CPU) for name in ("fp32", "fp16"))
+    released = ClipConfig(precision="fp16_on_cuda")
+    assert [ClipScorer.weight_bytes(released, torch.device(kind)) for kind in ("cpu", "cuda")] == [whole, half]
+    assert half < whole
+
+
 def test_auto_takes_turns_when_the_need_exceeds_what_is_free(monkeypatch):
     monkeypatch.setattr("pseudo_ris.residency.free_memory", lambda: 8 << 30)
     monkeypatch.setattr("pseudo_ris.residency.total_memory", lambda: 16 << 30)
