@@ -7,7 +7,8 @@ import torch
 
 from pseudo_ris.captions.coca import CocaCaptioner
 from pseudo_ris.config import ClipConfig, CocaConfig, CutlerConfig, SamConfig
-from pseudo_ris.demo.train import main
+from pseudo_ris.demo import train_clip, train_coca, train_cutler, train_sam
+from pseudo_ris.demo.train import MODELS, draw_training_scenes, main, train_model
 from pseudo_ris.distinctiveness.clip import ClipScorer
 from pseudo_ris.masks.cutler import Cutler
 from pseudo_ris.masks.sam import AutomaticSam
@@ -43,8 +44,14 @@ def test_embedded_weights_are_finite_and_load(name):
 
 
 @pytest.mark.gpu
-def test_training_runs_on_a_gpu(tmp_path):
-    assert main(["--steps", "2", "--scenes", "40", "--free-scenes", "20", "--out", str(tmp_path), "--device", "cuda"]) == 0
-    for name, load in LOADERS.items():
-        load(str(tmp_path / f"{name}.safetensors"))
-    assert torch.cuda.is_available()
+def test_training_runs_on_a_gpu(tmp_path, monkeypatch):
+    """The batches are small, so that it takes seconds on a pretended GPU, too."""
+    small = {train_cutler: ("BATCH", "STATISTICS_BATCHES"), train_sam: ("IMAGES_PER_STEP",), train_coca: ("BATCH",)}
+    for module, names in {**small, train_clip: ("BATCH", "MASKED")}.items():
+        for name in names:
+            monkeypatch.setattr(module, name, 2)
+    draw_training_scenes(tmp_path, seed=0, ordinary=6, free=4, workers=1)
+    for name in MODELS:
+        train_model(name, tmp_path, tmp_path, 0, 2, "cuda")
+        LOADERS[name](str(tmp_path / f"{name}.safetensors"))
+    assert torch.cuda.max_memory_allocated() > 2**20

@@ -1,0 +1,30 @@
+"""The tests that need a GPU, on a pretended one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.pretended_gpu.launch import needs_pretended_gpu, run_pretended
+from tests.pretended_gpu.report import read_reports
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.slow
+@needs_pretended_gpu
+def test_all_tests_that_need_a_gpu_pass_on_a_pretended_one(tmp_path):
+    files = [str(path) for path in sorted(TESTS.rglob("test_*.py")) if "mark.gpu\n" in path.read_text()]
+    assert str(TESTS / "test_gpu.py") in files
+    arguments = ["-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
+    done = run_pretended(arguments, settings={"REPORT": tmp_path / "report"}, timeout=900)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d+ passed", done.stdout.splitlines()[-1])
+    assert "skipped" not in done.stdout.splitlines()[-1]
+    reports = read_reports(tmp_path / "report")
+    assert sum(report["operators"] for report in reports) > 1000
+    for report in reports:
+        assert report["mismatches"] == []
+        assert report["refused_launches"] == 0
