@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from synchronisations import figures_of
 
 from tests.pretended_gpu.launch import needs_pretended_gpu, run_pretended
 from tests.pretended_gpu.report import read_reports
@@ -28,3 +29,12 @@ def test_all_tests_that_need_a_gpu_pass_on_a_pretended_one(tmp_path):
     for report in reports:
         assert report["mismatches"] == []
         assert report["refused_launches"] == 0
+
+
+def test_waits_for_each_image_leave_out_the_start():
+    few, many = (
+        {"a.py:1 item (read)": 5, "b.py:2 copy_ (to device)": 100},
+        {"a.py:1 item (read)": 15, "b.py:2 copy_ (to device)": 102},
+    )
+    counts = {"stage1": [few, many], "stage2": [few, few], "decoding_waits": 9, "decoding_steps": 2}
+    assert figures_of(counts) == {"stage1_per_image": 6.0, "stage2_per_image": 0.0, "per_decoding_step": 4.5}
