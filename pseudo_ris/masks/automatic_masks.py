@@ -146,7 +146,8 @@ class AutomaticMasks:
         found = []
         for some in drawn.split(chunk) if len(drawn) else ():
             logits = self._decoder.draw(prompts.take(some))
-            found.append(self._stable(logits[passing[some]], prompts.predicted_iou[some][passing[some]], frame))
+            which = passing[some].nonzero(as_tuple=True)
+            found.append(self._stable(logits[which], prompts.predicted_iou[some][which], frame))
         return _Candidates.join(found, points.device)
 
     def _stable(self, low_resolution: torch.Tensor, predicted_iou: torch.Tensor, frame: _Frame) -> _Candidates:
@@ -155,7 +156,7 @@ class AutomaticMasks:
         logits = self._model.postprocess_masks(low_resolution[None], frame.input_size, frame.size)[0]
         stability = calculate_stability_score(logits, threshold, STABILITY_OFFSET)
         if self._config.stability_score_thresh > 0:
-            passing = stability >= self._config.stability_score_thresh
+            passing = (stability >= self._config.stability_score_thresh).nonzero()[:, 0]
             logits, stability, predicted_iou = logits[passing], stability[passing], predicted_iou[passing]
         masks = logits > threshold
         boxes = batched_mask_to_box(masks).long()
@@ -187,8 +188,8 @@ def _nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.T
 
 def _pack(masks: torch.Tensor, boxes: torch.Tensor) -> list[np.ndarray]:
     """The bits of masks bool [m, H, W] within their boxes."""
-    parts = [mask[y0 : y1 + 1, x0 : x1 + 1] for mask, (x0, y0, x1, y1) in zip(masks, boxes.tolist(), strict=True)]
-    return [np.packbits(part.cpu().numpy()) for part in parts]
+    places = zip(masks.cpu().numpy(), boxes.tolist(), strict=True)
+    return [np.packbits(mask[y0 : y1 + 1, x0 : x1 + 1]) for mask, (x0, y0, x1, y1) in places]
 
 
 def _unpack(candidates: _Candidates, size: tuple[int, int]) -> np.ndarray:

@@ -67,15 +67,23 @@ class PromptDecoder:
     def decode(self, image: ImageFeatures, points: torch.Tensor) -> DecodedPrompts:
         """points: [n, 2] as (x, y) in pixels of the model's input."""
         decoder = self._decoder
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
-        sparse, _ = self._prompts(points=(points[:, None], labels), boxes=None, masks=None)
         outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        prompt = torch.cat([outputs.expand(len(points), -1, -1), sparse], 1)
+        prompt = torch.cat([outputs.expand(len(points), -1, -1), self._embed(points)], 1)
 
         tokens, features = self._attend(prompt, image)
         iou_token, mask_tokens = tokens[:, 0], tokens[:, 1 : 1 + decoder.num_mask_tokens]
         # The first mask is the one for prompts that are not ambiguous; a single point is.
         return DecodedPrompts(decoder.iou_prediction_head(iou_token)[:, 1:], mask_tokens[:, 1:], features)
+
+    def _embed(self, points: torch.Tensor) -> torch.Tensor:
+        """Tokens of foreground points and of the missing box, [n, 2, channels]: as segment_anything's prompt encoder makes them.
+
+        That one chooses embeddings by label with boolean indices, at each of which the host waits for a GPU.
+        """
+        prompts = self._prompts
+        places = prompts.pe_layer.forward_with_coords(points[:, None] + 0.5, prompts.input_image_size)
+        foreground = places + prompts.point_embeddings[1].weight
+        return torch.cat([foreground, prompts.not_a_point_embed.weight.expand(len(points), 1, -1)], 1)
 
     def _attend(self, prompt: torch.Tensor, image: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """The prompts' tokens [n, t, c] and image features [n, grid * grid, c] after attending to each other in turn."""
