@@ -76,9 +76,9 @@ class PromptDecoder:
         return DecodedPrompts(decoder.iou_prediction_head(iou_token)[:, 1:], mask_tokens[:, 1:], features)
 
     def _embed(self, points: torch.Tensor) -> torch.Tensor:
-        """Tokens of foreground points and of the missing box, [n, 2, channels]: as segment_anything's prompt encoder makes them.
+        """Tokens of foreground points [n, 2] and of the box that is not given: [n, 2, channels].
 
-        That one chooses embeddings by label with boolean indices, at each of which the host waits for a GPU.
+        They equal those of segment_anything's prompt encoder, whose boolean indices make the host wait for a GPU.
         """
         prompts = self._prompts
         places = prompts.pe_layer.forward_with_coords(points[:, None] + 0.5, prompts.input_image_size)
