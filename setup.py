@@ -2,7 +2,8 @@
 
 from setuptools import find_packages, setup
 
-TRAIN = ["transformers>=5", "tokenizers>=0.22", "timm>=1.0.31", "tensorboard>=2.20"]
+# MaskRIS is built from parts of transformers and timm that are not public: only the tested minor versions.
+TRAIN = ["transformers>=5.20,<5.24", "tokenizers>=0.22", "timm>=1.0.31,<1.1", "tensorboard>=2.20"]
 # open_clip's training reads its shards with webdataset, and fails with newer ones.
 FINETUNE = ["webdataset>=0.2.86,<0.2.87"]
 # "default" is Ray's dashboard; 2.64 takes away map_batches' max_restarts and max_task_retries.

@@ -26,6 +26,8 @@ class ModelConfig:
         vocabulary: of maskris: "demo" (the drawn world's words), a name of third_party/weights.yaml or a vocab.txt of BERT's.
         input_size: side of the square that images become, pixels, a multiple of 32.
         words: tokens of a sentence, start and end included.
+        keep_end: a sentence with too many tokens keeps its end token; false cuts it after `words` tokens, as MaskRIS's release
+            does (maskris only).
     """
 
     name: Literal["clip", "maskris"] = "clip"
@@ -36,6 +38,7 @@ class ModelConfig:
     vocabulary: str = "demo"
     input_size: int = 320
     words: int = 16
+    keep_end: bool = True
 
     def __post_init__(self) -> None:
         require(
@@ -53,9 +56,10 @@ class MaskingConfig:
         text: hide words.
         distortion_aware: learn from the plain input and, on the distorted one, from the plain one's prediction. Off: learn from
             the distorted input and the ground truth alone, as with any augmentation.
-        image_share: share of patches hidden.
+        image_share: share of patches hidden; the number of those shown is rounded down, as in MaskRIS's release.
         patch: side of a patch, pixels.
         text_share: probability that a word is chosen; of these 80% are hidden, 10% replaced, 10% kept, as BERT's are.
+        draw_special: the word that replaces one is drawn from all tokens, as in MaskRIS's release; false draws no special ones.
     """
 
     image: bool = False
@@ -64,6 +68,7 @@ class MaskingConfig:
     image_share: float = 0.75
     patch: int = 32
     text_share: float = 0.15
+    draw_special: bool = False
 
     def __post_init__(self) -> None:
         require_share(image_share=self.image_share, text_share=self.text_share)
@@ -112,9 +117,10 @@ class ScheduleConfig:
     Args:
         learning_rate: of the parts that are new, at its highest.
         tower_scale: share of the learning rate that the pre-trained towers have.
-        weight_decay: AdamW's, on all but norms, biases, embeddings and position tables.
+        weight_decay: AdamW's, on what the model's parameter_groups mark for it.
         warmup: steps of linear warm-up from a thousandth.
-        decay: "poly" (MaskRIS: polynomial of power 0.9), "step" (CRIS: a tenth from 70% of the steps on) or "cosine".
+        decay: after the warm-up: "poly" (polynomial of power 0.9), "poly_release" (as MaskRIS's release: the same counted from
+            step 0, which has the full rate), "step" (CRIS: a tenth from 70% of the steps on) or "cosine".
         clip_norm: gradients are clipped to this norm; 0 leaves them.
         batch_size: samples of a step, of all processes together.
         epochs: passes over the data.
@@ -125,7 +131,7 @@ class ScheduleConfig:
     tower_scale: float = 0.5
     weight_decay: float = 1e-2
     warmup: int = 100
-    decay: Literal["poly", "step", "cosine"] = "poly"
+    decay: Literal["poly", "poly_release", "step", "cosine"] = "poly"
     clip_norm: float = 1.0
     batch_size: int = 4
     epochs: int = 4

@@ -158,7 +158,8 @@ def margins(
     Raises UserError when one is not finite.
     """
     with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
-        logits = model(images.to(device), tokens.to(device), attention.to(device)).float().cpu()
+        logits = model(images.to(device), tokens.to(device), attention.to(device))
+        logits = model.upsampled(logits, images.shape[-1]).float().cpu()
     if not logits.isfinite().all():
         raise UserError(f"--precision {precision}: the model's output is not finite; give fp32, or another checkpoint")
     return logits[:, FOREGROUND] - logits[:, BACKGROUND]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from pseudo_ris.ris.schedule import build_optimizer, set_learning_rate
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a step's gradients. loss: of this process's samples. norm: of all processes' gradients, before they are clipped."""
+    """Of a step's gradients. loss: this process's, see training_loss. norm: of all processes' gradients, before clipping."""
 
     loss: float
     norm: float
@@ -59,7 +60,7 @@ class Learner:
 
     def gradients(self, batch: Sample) -> Outcome:
         """Gradients of all processes' samples, clipped; the weights stay as they are. batch: this process's, see Batches."""
-        loss = self._loss(batch, self.together)
+        loss = self._loss(batch, self.together, self.processes.mean)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -84,14 +85,14 @@ class Learner:
     def not_finite(self, batch: Sample) -> list[int]:
         """The "index" of each of the batch's samples that has no finite loss even alone."""
         alone = ({name: values[place : place + 1] for name, values in batch.items()} for place in range(len(batch["index"])))
-        return [int(each["index"]) for each in alone if not self._loss(each, self.model).isfinite()]
+        return [int(each["index"]) for each in alone if not self._loss(each, self.model, torch.clone).isfinite()]
 
-    def _loss(self, batch: Sample, model: nn.Module) -> torch.Tensor:
-        """In the training's precision. batch: on the CPU."""
+    def _loss(self, batch: Sample, model: nn.Module, mean: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """In the training's precision. batch: on the CPU. mean: see truth_loss."""
         device = self.processes.device
         placed = {name: batch[name].to(device, non_blocking=True) for name in ("image", "mask", "tokens", "attention")}
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
-            return training_loss(model, placed, self.config.masking, batch["seed"].tolist())
+            return training_loss(model, placed, self.config.masking, batch["seed"].tolist(), mean)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of this, see `checkpoints`. To be called in all processes."""

@@ -10,7 +10,7 @@ from pseudo_ris.ris.config import MaskingConfig
 from pseudo_ris.ris.model import Tokenizer
 
 HIDDEN, REPLACED = 0.8, 0.1
-"""Of the chosen words, those that become the mask token and those that become any other word; the rest stays. As BERT's."""
+"""Of the chosen words, those that become the mask token and those that become a random word; the rest stays. As BERT's."""
 
 
 def distort(
@@ -24,36 +24,42 @@ def distort(
         shown = torch.stack([shown_patches(images.shape[-1], config.patch, config.image_share, seed) for seed in seeds])
         images = images * shown[:, None].to(images)
     if config.text:
-        rows = [mask_words(row, tokenizer, config.text_share, seed) for row, seed in zip(tokens.cpu(), seeds, strict=True)]
+        drawn = drawn_words(tokenizer, config.draw_special)
+        rows = [
+            mask_words(row, tokenizer, drawn, config.text_share, seed) for row, seed in zip(tokens.cpu(), seeds, strict=True)
+        ]
         tokens = torch.stack(rows).to(tokens.device)
     return images, tokens
 
 
 def shown_patches(side: int, patch: int, share: float, seed: int) -> torch.Tensor:
-    """Which pixels of a square stay: bool [side, side]. Exactly round(share * patches) patches, drawn at random, are hidden.
+    """Which pixels of a square stay: bool [side, side]. Of L patches, int(L * (1 - share)), drawn at random, are shown.
 
-    Patches start at the upper left corner; those at the other edges may be smaller.
+    Patches start at the upper left corner; those at the other edges may be smaller. Source of the rounding: MaskRIS's release.
     """
     count = -(-side // patch)
     order = torch.randperm(count * count, generator=torch.Generator().manual_seed(seed))
     shown = torch.ones(count * count, dtype=torch.bool)
-    shown[order[: round(share * count * count)]] = False
+    shown[order[: count * count - int(count * count * (1 - share))]] = False
     shown = shown.view(count, count).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
     return shown[:side, :side]
 
 
-def mask_words(tokens: torch.Tensor, tokenizer: Tokenizer, share: float, seed: int) -> torch.Tensor:
-    """Tokens int64 [L], each word chosen with probability `share`; see HIDDEN. What is no word stays.
+def drawn_words(tokenizer: Tokenizer, special: bool) -> torch.Tensor:
+    """Ids that may replace a word, int64 [N]: all, or without `special` those that are no special tokens."""
+    ids = torch.arange(tokenizer.vocabulary)
+    return ids if special else ids[~torch.isin(ids, torch.tensor(tokenizer.special_ids))]
 
-    Padding whose id is also a word's (CLIP's 0) may change; no model looks at it.
+
+def mask_words(tokens: torch.Tensor, tokenizer: Tokenizer, drawn: torch.Tensor, share: float, seed: int) -> torch.Tensor:
+    """Tokens int64 [L], each word chosen with probability `share`; see HIDDEN. Special tokens stay.
+
+    drawn: see drawn_words. Padding whose id is also a word's (CLIP's 0) may change; no model looks at it.
     """
     generator = torch.Generator().manual_seed(seed + 1)  # of its own, so that it does not follow the patches
-    special = torch.tensor(tokenizer.special_ids)
-    words = torch.arange(tokenizer.vocabulary)
-    words = words[~torch.isin(words, special)]
     chosen, fate = torch.rand(2, len(tokens), generator=generator)
-    others = words[torch.randint(len(words), (len(tokens),), generator=generator)]
-    chosen = (chosen < share) & ~torch.isin(tokens, special)
+    others = drawn[torch.randint(len(drawn), (len(tokens),), generator=generator)]
+    chosen = (chosen < share) & ~torch.isin(tokens, torch.tensor(tokenizer.special_ids))
     hidden = chosen & (fate < HIDDEN)
     replaced = chosen & (fate >= HIDDEN) & (fate < HIDDEN + REPLACED)
     return torch.where(replaced, others, tokens).masked_fill(hidden, tokenizer.mask_id)

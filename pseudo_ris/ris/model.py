@@ -31,7 +31,7 @@ class Tokenizer(Protocol):
     special_ids: tuple[int, ...]
 
     def __call__(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens int64 [N, L] and attention bool [N, L], False on padding. A sentence that is too long keeps its end token."""
+        """Tokens int64 [N, L] and attention bool [N, L], False on padding. Sentences are cut to L tokens."""
         ...
 
 
@@ -78,11 +78,15 @@ class RisModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        """Logits of background and foreground, float32 [B, 2, S, S].
+        """Logits of background and foreground, float32 [B, 2, H, W], at the resolution that the model works at.
 
         images: float [B, 3, S, S], normalised as `form` says; S is a multiple of 32. tokens: int64 [B, L]. attention: bool
-        [B, L], False on padding.
+        [B, L], False on padding. H and W are S, or less where the model overrides `upsampled`.
         """
+
+    def upsampled(self, logits: torch.Tensor, side: int) -> torch.Tensor:
+        """The logits that `forward` gives, [B, 2, H, W], for each pixel of the images: [B, 2, side, side]."""
+        return logits
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:

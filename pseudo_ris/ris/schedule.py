@@ -38,13 +38,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: ScheduleConfig, 
 def factor_at(step: int, steps: int, config: ScheduleConfig) -> float:
     """Share of the full learning rate at `step` (from 0) of `steps`.
 
-    It rises in a line from WARMUP_START at step 0 to 1 at step `warmup`. From there "poly" and "cosine" fall to 0 at `steps`;
-    "step" stays, and is STEP_FACTOR from STEP_AT of all steps on (CRIS: epoch 35 of 50).
+    It rises linearly from WARMUP_START at step 0 to 1 at step `warmup`. From there "poly" and "cosine" fall to 0 at `steps`;
+    "step" stays, and is STEP_FACTOR from STEP_AT of all steps on (CRIS: epoch 35 of 50). "poly_release" is what MaskRIS's
+    release does: "poly" counted from step 0, so that it drops after the warm-up, and the full rate at step 0.
     """
+    if config.decay == "poly_release" and (step == 0 or step > config.warmup):
+        return (1 - step / steps) ** POWER
     if step < config.warmup:
         return WARMUP_START + (1 - WARMUP_START) * step / config.warmup
     left = 1 - (step - config.warmup) / (steps - config.warmup)
-    if config.decay == "poly":
+    if config.decay in ("poly", "poly_release"):
         return left**POWER
     if config.decay == "cosine":
         return (1 - math.cos(math.pi * left)) / 2

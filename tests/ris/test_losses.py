@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pseudo_ris.ris.clip_words import ClipTokenizer
 from pseudo_ris.ris.config import MaskingConfig
-from pseudo_ris.ris.losses import pixel_cross_entropy, training_loss
+from pseudo_ris.ris.losses import prediction_loss, training_loss, truth_loss
 from pseudo_ris.ris.masking import distort
 
 WEIGHTS = (0.9, 1.1)
@@ -23,47 +23,66 @@ def test_two_pixels_by_hand():
     first = -math.log(math.exp(2) / (1 + math.exp(2)))
     second = -math.log(math.e / (1 + math.e))
     expected = (1.1 * first + 0.9 * second) / (1.1 + 0.9)
-    assert pixel_cross_entropy(logits, target, WEIGHTS).item() == pytest.approx(expected, rel=1e-6)
+    assert truth_loss(logits, target, WEIGHTS).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_soft_target_by_hand():
+def test_a_pixel_that_is_partly_the_object_s_by_hand():
     logits = torch.tensor([[[[0.0]], [[1.0]]]])
     foreground = math.e / (1 + math.e)
     expected = -(0.9 * 0.25 * math.log(1 - foreground) + 1.1 * 0.75 * math.log(foreground)) / (0.9 * 0.25 + 1.1 * 0.75)
-    loss = pixel_cross_entropy(logits, torch.tensor([[[0.75]]]), WEIGHTS)
+    loss = truth_loss(logits, torch.tensor([[[0.75]]]), WEIGHTS)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_with_hard_targets_it_is_the_mean_of_torchs_weighted_cross_entropies():
+def test_with_hard_targets_it_is_torchs_weighted_cross_entropy_of_the_whole_batch():
     logits, target = torch.randn(3, 2, 8, 8), (torch.rand(3, 8, 8) < 0.3).float()
-    each = [
-        functional.cross_entropy(*pair, torch.tensor(WEIGHTS))
-        for pair in zip(logits.split(1), target.long().split(1), strict=True)
-    ]
-    torch.testing.assert_close(pixel_cross_entropy(logits, target, WEIGHTS), sum(each) / 3)
+    target[0] = 0  # so that the samples' weights differ
+    expected = functional.cross_entropy(logits, target.long(), torch.tensor(WEIGHTS))
+    torch.testing.assert_close(truth_loss(logits, target, WEIGHTS), expected)
+
+
+def test_the_mean_of_two_processes_is_the_loss_of_their_joint_batch():
+    logits, target = torch.randn(4, 2, 8, 8), (torch.rand(4, 8, 8) < 0.3).float()
+    target[:2] = 0
+    parts = list(zip(logits.split(2), target.split(2), strict=True))
+    mean_weight = sum(0.9 * (1 - truth).sum() + 1.1 * truth.sum() for _, truth in parts) / 2
+    losses = [truth_loss(*part, WEIGHTS, lambda _: mean_weight) for part in parts]
+    torch.testing.assert_close(sum(losses) / 2, truth_loss(logits, target, WEIGHTS))
 
 
 def test_with_equal_weights_and_no_background_logit_it_is_binary_cross_entropy():
     logit, target = torch.randn(3, 8, 8), torch.rand(3, 8, 8)
     both = torch.stack([torch.zeros_like(logit), logit], dim=1)
     theirs = functional.binary_cross_entropy_with_logits(logit, target)
-    torch.testing.assert_close(pixel_cross_entropy(both, target, (1.0, 1.0)), theirs)
+    torch.testing.assert_close(truth_loss(both, target, (1.0, 1.0)), theirs)
+
+
+def test_the_loss_from_a_prediction_is_divided_by_pixels_not_by_weights():
+    logits, predicting = torch.randn(2, 2, 3, 4), 3 * torch.randn(2, 2, 3, 4)
+    total = 0.0
+    for sample, row, column in torch.cartesian_prod(torch.arange(2), torch.arange(3), torch.arange(4)).tolist():
+        said, predicted = (each[sample, :, row, column].softmax(0).tolist() for each in (logits, predicting))
+        total -= sum(weight * p * math.log(q) for weight, p, q in zip(WEIGHTS, predicted, said, strict=True))
+    assert prediction_loss(logits, predicting, WEIGHTS).item() == pytest.approx(total / 24, rel=1e-5)
 
 
 class Tiny(nn.Module):
-    """Logits that see pixels and words; keeps what it was called with."""
+    """Logits at stride 4 that see pixels and words; keeps what it was called with."""
 
     class_weights = WEIGHTS
 
     def __init__(self) -> None:
         super().__init__()
         self.tokenizer = ClipTokenizer(8)
-        self.pixels, self.words = nn.Conv2d(3, 2, 1), nn.Embedding(self.tokenizer.vocabulary, 2)
+        self.pixels, self.words = nn.Conv2d(3, 2, 4, stride=4), nn.Embedding(self.tokenizer.vocabulary, 2)
         self.calls: list[int] = []
 
     def forward(self, images, tokens, attention):
         self.calls.append(len(images))
         return self.pixels(images) + self.words(tokens).mean(1)[:, :, None, None]
+
+    def upsampled(self, logits, side):
+        return functional.interpolate(logits, (side, side), mode="bilinear", align_corners=True)
 
 
 @pytest.fixture
@@ -80,19 +99,21 @@ def batch(model):
     return {"image": torch.randn(2, 3, 64, 64), "mask": mask, "tokens": tokens, "attention": attention}
 
 
+def from_truth(model, logits, batch):
+    return truth_loss(model.upsampled(logits, 64), batch["mask"], WEIGHTS)
+
+
 def test_without_masking_it_is_the_plain_loss(model, batch):
-    expected = pixel_cross_entropy(model(batch["image"], batch["tokens"], batch["attention"]), batch["mask"], WEIGHTS)
+    expected = from_truth(model, model(batch["image"], batch["tokens"], batch["attention"]), batch)
     torch.testing.assert_close(training_loss(model, batch, MaskingConfig(), [0, 1]), expected)
 
 
-def test_distortion_aware_loss_is_half_truth_and_half_the_plain_prediction(model, batch):
+def test_distortion_aware_loss_is_half_truth_at_full_size_and_half_the_plain_prediction_at_stride_4(model, batch):
     masking = MaskingConfig(image=True, text=True)
     images, tokens = distort(batch["image"], batch["tokens"], model.tokenizer, masking, [5, 6])
     plain, distorted = model(batch["image"], batch["tokens"], batch["attention"]), model(images, tokens, batch["attention"])
-    predicted = plain.softmax(1)[:, 1].detach()
-    expected = 0.5 * pixel_cross_entropy(plain, batch["mask"], WEIGHTS) + 0.5 * pixel_cross_entropy(
-        distorted, predicted, WEIGHTS
-    )
+    assert plain.shape == (2, 2, 16, 16)
+    expected = 0.5 * from_truth(model, plain, batch) + 0.5 * prediction_loss(distorted, plain.detach(), WEIGHTS)
     torch.testing.assert_close(training_loss(model, batch, masking, [5, 6]), expected)
 
 
@@ -100,25 +121,24 @@ def test_targets_of_the_second_pass_carry_no_gradient(model, batch):
     masking = MaskingConfig(image=True, text=True)
     training_loss(model, batch, masking, [5, 6]).backward()
     got = model.pixels.weight.grad.clone()
-    model.zero_grad()
     images, tokens = distort(batch["image"], batch["tokens"], model.tokenizer, masking, [5, 6])
-    plain = model(batch["image"], batch["tokens"], batch["attention"])
-    fixed = torch.tensor(plain.softmax(1)[:, 1].tolist())  # mere numbers
-    loss = 0.5 * pixel_cross_entropy(plain, batch["mask"], WEIGHTS)
-    (loss + 0.5 * pixel_cross_entropy(model(images, tokens, batch["attention"]), fixed, WEIGHTS)).backward()
-    torch.testing.assert_close(got, model.pixels.weight.grad)
-    model.zero_grad()
-    plain = model(batch["image"], batch["tokens"], batch["attention"])
-    loss = 0.5 * pixel_cross_entropy(plain, batch["mask"], WEIGHTS)
-    attached = plain.softmax(1)[:, 1]
-    (loss + 0.5 * pixel_cross_entropy(model(images, tokens, batch["attention"]), attached, WEIGHTS)).backward()
-    assert not torch.allclose(got, model.pixels.weight.grad, rtol=1e-2), "the test would notice"
+
+    def gradient(predicted):
+        model.zero_grad()
+        plain = model(batch["image"], batch["tokens"], batch["attention"])
+        distorted = model(images, tokens, batch["attention"])
+        loss = 0.5 * from_truth(model, plain, batch) + 0.5 * prediction_loss(distorted, predicted(plain), WEIGHTS)
+        loss.backward()
+        return model.pixels.weight.grad
+
+    torch.testing.assert_close(got, gradient(lambda plain: torch.tensor(plain.tolist())).clone())  # mere numbers
+    assert not torch.allclose(got, gradient(lambda plain: plain), rtol=1e-2), "the test would notice"
 
 
 def test_without_distortion_awareness_the_masked_input_learns_from_the_truth(model, batch):
     masking = MaskingConfig(image=True, text=True, distortion_aware=False)
     images, tokens = distort(batch["image"], batch["tokens"], model.tokenizer, masking, [5, 6])
-    expected = pixel_cross_entropy(model(images, tokens, batch["attention"]), batch["mask"], WEIGHTS)
+    expected = from_truth(model, model(images, tokens, batch["attention"]), batch)
     model.calls.clear()
     torch.testing.assert_close(training_loss(model, batch, masking, [5, 6]), expected)
     assert model.calls == [2]

@@ -7,12 +7,12 @@ import torch
 
 from pseudo_ris.ris.clip_words import ClipTokenizer
 from pseudo_ris.ris.config import MaskingConfig
-from pseudo_ris.ris.masking import distort, mask_words, shown_patches
+from pseudo_ris.ris.masking import distort, drawn_words, mask_words, shown_patches
 
 BOTH = MaskingConfig(image=True, text=True)
 
 
-@pytest.mark.parametrize(("share", "hidden"), [(0.75, 147), (0.5, 98), (0.0, 0), (1.0, 196)])
+@pytest.mark.parametrize(("share", "hidden"), [(0.75, 147), (0.5, 98), (0.6, 118), (0.9, 177), (0.0, 0), (1.0, 196)])
 def test_the_share_of_hidden_patches_is_exact(share, hidden):
     for seed in range(20):
         patches = shown_patches(448, 32, share, seed).view(14, 32, 14, 32).transpose(1, 2).flatten(2)
@@ -48,7 +48,8 @@ def test_words_are_hidden_replaced_and_kept_as_berts_are():
     tokens = tokenizer(["one two three four five six seven eight nine ten " * 7])[0][0]
     special = torch.isin(tokens, torch.tensor(tokenizer.special_ids))
     rounds = 4000
-    changed = torch.stack([mask_words(tokens, tokenizer, 0.15, seed) for seed in range(rounds)])
+    drawn = drawn_words(tokenizer, special=False)
+    changed = torch.stack([mask_words(tokens, tokenizer, drawn, 0.15, seed) for seed in range(rounds)])
     assert (changed[:, special] == tokens[special]).all(), "start and end stay"
     words = changed[:, ~special]
     draws = words.numel()
@@ -64,10 +65,26 @@ def test_words_are_hidden_replaced_and_kept_as_berts_are():
 def test_a_share_of_one_chooses_every_word():
     tokenizer = ClipTokenizer(12)
     tokens = tokenizer(["one two three four"])[0]
-    changed = torch.stack([mask_words(tokens[0], tokenizer, 1.0, seed) for seed in range(500)])
+    drawn = drawn_words(tokenizer, special=False)
+    changed = torch.stack([mask_words(tokens[0], tokenizer, drawn, 1.0, seed) for seed in range(500)])
     kept = (changed == tokens[0])[:, 1:5].float().mean().item()
     assert kept == pytest.approx(0.1, abs=0.04)
-    assert torch.equal(mask_words(tokens[0], tokenizer, 0.0, 0), tokens[0])
+    assert torch.equal(mask_words(tokens[0], tokenizer, drawn, 0.0, 0), tokens[0])
+
+
+class TenIds:
+    """Start and end are 0 and 8, the hidden word is 9."""
+
+    length, vocabulary, mask_id, special_ids = 6, 10, 9, (0, 8, 9)
+
+
+def test_a_random_word_is_a_special_token_only_where_asked_for():
+    tokens = torch.tensor([[0, 1, 2, 3, 4, 8]]).expand(300, -1)
+    for draw_special, expected in ((False, {*range(1, 8), 9}), (True, set(range(10)))):
+        masking = MaskingConfig(text=True, text_share=1.0, draw_special=draw_special)
+        changed = distort(torch.zeros(300, 1), tokens, TenIds(), masking, range(300))[1]
+        assert set(changed[:, 1:5].unique().tolist()) == expected
+        assert torch.equal(changed[:, [0, 5]], tokens[:, [0, 5]])
 
 
 def test_each_part_can_be_switched_off():

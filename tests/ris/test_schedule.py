@@ -32,6 +32,13 @@ def test_polynomial_decay_falls_from_the_warm_up_to_zero():
     assert factor_at(12, 12, config) == 0
 
 
+def test_the_release_s_polynomial_counts_from_step_0_which_has_the_full_rate():
+    config = ScheduleConfig(warmup=4, decay="poly_release")
+    expected = [1, 0.25075, 0.5005, 0.75025, 1, (7 / 12) ** 0.9, 0.5**0.9]
+    assert [factor_at(step, 12, config) for step in range(7)] == pytest.approx(expected)
+    assert factor_at(12, 12, config) == 0
+
+
 def test_step_decay_is_a_tenth_from_70_percent_of_the_steps_on():
     config = ScheduleConfig(warmup=2, decay="step")
     assert [factor_at(step, 10, config) for step in (2, 6, 7, 9)] == [1, 1, 0.1, 0.1]

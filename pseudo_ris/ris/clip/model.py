@@ -12,6 +12,7 @@ from torch.nn import functional
 from pseudo_ris.captions.crops import CLIP_MEAN, CLIP_STD
 from pseudo_ris.config import EMBEDDED_NAME, ClipConfig
 from pseudo_ris.distinctiveness.clip import build_clip
+from pseudo_ris.errors import UserError
 from pseudo_ris.ris.clip.decoder import Decoder, Projector
 from pseudo_ris.ris.clip.neck import Neck
 from pseudo_ris.ris.clip.towers import ClipTowers, bridges_of
@@ -75,6 +76,8 @@ class ClipRis(RisModel):
 
         Raises UserError when weights are missing, damaged or another model's, or the CLIP is none with a ResNet.
         """
+        if not config.keep_end:
+            raise UserError("model.keep_end: clip reads a sentence at its end token; only model.name maskris takes false")
         model = _clip(config)
         size = DEMO if config.size == EMBEDDED_NAME else PUBLISHED
         tokenizer = ClipTokenizer(config.words, config.size)

@@ -11,6 +11,8 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerSinePositionEmbedding
 
+from pseudo_ris.ris.maskris.initial import draw_linear
+
 LIMIT = 50_000.0
 """Scores are kept within this, which fp16 can hold (up to 65,504): infinite ones would make the softmax NaN."""
 
@@ -28,6 +30,7 @@ class ClampedAttention(nn.Module):
         self.scale = (inner // heads) ** -0.5
         self.query, self.key, self.value = (nn.Linear(width, inner) for _ in range(3))
         self.out = nn.Linear(inner, width)
+        draw_linear(self)
 
     def forward(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, kept: torch.Tensor | None = None

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
+from pseudo_ris.ris.maskris.initial import draw_linear
 from pseudo_ris.ris.maskris.sizes import Size
 
 POOLINGS = (1, 2)
@@ -22,6 +23,7 @@ class ConditionalPrompts(nn.Module):
         self.readers = nn.ModuleList(
             nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width)) for _ in POOLINGS
         )
+        draw_linear(self.readers)
         self.learned = nn.Embedding(PROMPTS, width)
         self.norm = nn.LayerNorm(width)
 

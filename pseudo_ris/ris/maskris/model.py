@@ -51,7 +51,8 @@ class MaskRis(RisModel):
         size = _size_of(config)
         image_file, text_file = (find_file(config, setting, NO_WEIGHTS) for setting in ("image_weights", "text_weights"))
         vocabulary = find_file(config, "vocabulary", EMBEDDED_NAME)
-        tokenizer = BertWords(demo_vocabulary() if vocabulary is None else read_vocabulary(vocabulary), config.words)
+        pieces = demo_vocabulary() if vocabulary is None else read_vocabulary(vocabulary)
+        tokenizer = BertWords(pieces, config.words, config.keep_end)
         _check_words(config, size, tokenizer)
         image_state = None if image_file is None else read_swin(image_file)
         window = size.window if image_file is None else window_of_state(image_state, image_file)
@@ -68,7 +69,7 @@ class MaskRis(RisModel):
     def for_checkpoint(cls, config: ModelConfig, pieces: Sequence[str]) -> MaskRis:
         """See RisModel. Swin's windows become those of the weights when they are loaded."""
         size = _size_of(config)
-        return cls(size, size.window, BertWords(pieces, config.words), config.input_size)
+        return cls(size, size.window, BertWords(pieces, config.words, config.keep_end), config.input_size)
 
     @property
     def pieces(self) -> list[str]:
@@ -76,20 +77,31 @@ class MaskRis(RisModel):
         return self.tokenizer.pieces
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        """See RisModel. Logits are upsampled by pixels' areas, as masks are framed here; the release aligns corners."""
+        """See RisModel. Logits are at stride 4."""
         maps = self.image(images)
         words = self.language(tokens, attention, maps[-1])
-        logits = self.decoder(maps, words, attention).float()
-        return functional.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+        return self.decoder(maps, words, attention).float()
+
+    def upsampled(self, logits: torch.Tensor, side: int) -> torch.Tensor:
+        """See RisModel. Bilinear with aligned corners, as in the release."""
+        return functional.interpolate(logits, (side, side), mode="bilinear", align_corners=True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See RisModel. Towers are Swin and BERT; the prompts that BERT reads are new."""
+        """See RisModel. Towers are Swin and BERT; the prompts that BERT reads are new.
+
+        As in the release, LayerNorms, embeddings and Swin's position tables do not decay. All else does, also biases, gammas,
+        GroupNorms and the embedding of the levels.
+        """
         towers = {id(parameter) for tower in (self.image, self.language.bert) for parameter in tower.parameters()}
-        tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        kept = {
+            id(parameter)
+            for module in self.modules()
+            if isinstance(module, nn.LayerNorm | nn.Embedding) and module is not self.decoder.levels
+            for parameter in module.parameters()
+        }
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
-            # What has one dimension is a bias, or the factor of a norm or of a residual.
-            decay = parameter.ndim > 1 and id(parameter) not in tables and not name.endswith(TABLE)
+            decay = id(parameter) not in kept and not name.endswith(TABLE)
             groups.setdefault((id(parameter) in towers, decay), []).append(parameter)
         return [{"params": params, "tower": tower, "decay": decay} for (tower, decay), params in groups.items()]
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pseudo_ris.ris.maskris.attention import ClampedAttention, DeformableAttention, relative_positions
+from pseudo_ris.ris.maskris.initial import draw_convolution, draw_linear
 from pseudo_ris.ris.maskris.language import with_prompts
 from pseudo_ris.ris.maskris.sizes import Size
 
@@ -32,6 +33,8 @@ class DecoderLayer(nn.Module):
         self.word_inner, self.pixel_inner = (
             nn.Sequential(nn.Linear(width, WIDER * width), nn.ReLU(), nn.Linear(WIDER * width, width)) for _ in range(2)
         )
+        for inner in (self.word_inner, self.pixel_inner):
+            draw_linear(inner)
         self.word_gamma, self.pixel_gamma = (nn.Parameter(torch.ones(width)) for _ in range(2))
         self.word_norms, self.pixel_norms = (nn.ModuleList(nn.LayerNorm(width) for _ in range(3)) for _ in range(2))
 
@@ -65,14 +68,17 @@ class PixelDecoder(nn.Module):
         width = size.width
         finest, *others = size.channels
         self.inputs = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(GROUPS, width)) for channels in reversed(others)
+            nn.Sequential(draw_convolution(nn.Conv2d(channels, width, 1)), nn.GroupNorm(GROUPS, width))
+            for channels in reversed(others)
         )
         self.levels = nn.Embedding(LEVELS, width)
         self.words = nn.Sequential(nn.Linear(size.bert_width, width), nn.LayerNorm(width))
         self.prompts = nn.Embedding(PROMPTS, width)
         self.layers = nn.ModuleList(DecoderLayer(width, size.heads) for _ in range(size.layers))
-        self.lateral = nn.Sequential(nn.Conv2d(finest, width, 1, bias=False), nn.GroupNorm(GROUPS, width))
-        self.joined = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, width), nn.ReLU())
+        lateral = draw_convolution(nn.Conv2d(finest, width, 1, bias=False))
+        joined = draw_convolution(nn.Conv2d(width, width, 3, padding=1, bias=False))
+        self.lateral = nn.Sequential(lateral, nn.GroupNorm(GROUPS, width))
+        self.joined = nn.Sequential(joined, nn.GroupNorm(GROUPS, width), nn.ReLU())
         self.mask_features = _three(lambda: nn.Conv2d(width, width, 1))
         self.queries = _three(lambda: nn.Linear(width, width))
 

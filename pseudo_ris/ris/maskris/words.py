@@ -17,14 +17,15 @@ CONTINUED = "##"
 
 
 class BertWords:
-    """See model.Tokenizer. Lower case, accents off, as bert-base-uncased. A sentence that is too long keeps its [SEP].
+    """See model.Tokenizer. Lower case, accents off, as bert-base-uncased.
 
     Args:
         pieces: word pieces, SPECIAL among them; their places are their ids. See demo_vocabulary and read_vocabulary.
         length: see model.Tokenizer.
+        keep_end: see ModelConfig.
     """
 
-    def __init__(self, pieces: Sequence[str], length: int) -> None:
+    def __init__(self, pieces: Sequence[str], length: int, keep_end: bool = True) -> None:
         self.pieces = list(pieces)
         ids = {piece: number for number, piece in enumerate(pieces)}
         self.special_ids = tuple(ids[piece] for piece in SPECIAL)
@@ -32,15 +33,16 @@ class BertWords:
         self.vocabulary = len(pieces)
         self.length = length
         self._words = BertWordPieceTokenizer(ids)
-        self._words.enable_truncation(length)
+        if keep_end:
+            self._words.enable_truncation(length)
         self._words.enable_padding(length=length, pad_id=ids[PADDING])
 
     def __call__(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens int64 [N, L] and attention bool [N, L]."""
         # One by one: a batch would start threads, after which the loader's workers could not be forked safely.
         read = [self._words.encode(sentence) for sentence in sentences]
-        tokens = torch.tensor([each.ids for each in read], dtype=torch.int64)
-        return tokens, torch.tensor([each.attention_mask for each in read], dtype=torch.bool)
+        tokens = torch.tensor([each.ids[: self.length] for each in read], dtype=torch.int64)
+        return tokens, torch.tensor([each.attention_mask[: self.length] for each in read], dtype=torch.bool)
 
 
 def demo_vocabulary() -> list[str]:

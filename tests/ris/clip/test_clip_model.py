@@ -209,6 +209,11 @@ def test_the_seed_decides_what_is_drawn_and_nothing_else_changes():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_a_sentence_without_its_end_is_refused():
+    with pytest.raises(UserError, match=r"model\.keep_end: .* maskris"):
+        build_model(replace(SMALL, keep_end=False), 0)
+
+
 def test_without_weights_the_towers_are_drawn():
     drawn = build_model(replace(SMALL, image_weights="none"), 0)
     shipped = build_model(SMALL, 0)

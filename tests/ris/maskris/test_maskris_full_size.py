@@ -34,5 +34,5 @@ def test_swin_b_and_bert_base_train_and_evaluate_at_448_pixels():
 
     optimizer.zero_grad(set_to_none=True)
     with torch.inference_mode():
-        logits = model.eval()(images, tokens, attention)
+        logits = model.eval().upsampled(model(images, tokens, attention), 448)
     assert logits.shape == (1, 2, 448, 448) and logits.isfinite().all()

@@ -14,10 +14,19 @@ from pseudo_ris.ris.maskris.swin import Swin
 
 
 @pytest.mark.parametrize("side", [32, 64, 96])
-def test_logits_have_the_image_s_size(side):
+def test_logits_have_stride_4_and_are_upsampled_from_corner_to_corner(side):
     model = micro_model()
-    logits = model(*micro_batch(model, side))
-    assert logits.shape == (2, 2, side, side) and logits.dtype == torch.float32
+    with torch.no_grad():
+        logits = model(*micro_batch(model, side))
+        assert logits.shape == (2, 2, side // 4, side // 4) and logits.dtype == torch.float32
+        full = model.upsampled(logits, side)
+    assert full.shape == (2, 2, side, side)
+    torch.testing.assert_close(full[:, :, :: side - 1, :: side - 1], logits[:, :, :: side // 4 - 1, :: side // 4 - 1])
+    # Pixel 5 of a row lies at 5 * (side / 4 - 1) / (side - 1) of the low resolution's.
+    place = 5 * (side // 4 - 1) / (side - 1)
+    left, share = int(place), place % 1
+    between = (1 - share) * logits[:, :, 0, left] + share * logits[:, :, 0, left + 1]
+    torch.testing.assert_close(full[:, :, 0, 5], between)
 
 
 def test_swin_gives_four_normalised_maps():
@@ -125,11 +134,14 @@ def test_groups_tell_towers_and_what_decays():
     layer = "language.bert.encoder.layer.0"
     assert groups[f"{attention}.qkv.weight"] == groups[f"{layer}.output.dense.weight"] == (True, True)
     assert groups[f"{attention}.relative_position_bias_table"] == groups["image.norms.0.weight"] == (True, False)
-    assert groups[f"{layer}.output.LayerNorm.weight"] == groups[f"{layer}.output.dense.bias"] == (True, False)
+    assert groups[f"{layer}.output.LayerNorm.weight"] == groups["image.norms.0.bias"] == (True, False)
+    assert groups[f"{layer}.output.dense.bias"] == groups[f"{attention}.qkv.bias"] == (True, True)
     assert groups["language.bert.embeddings.word_embeddings.weight"] == (True, False)
     assert groups["language.prompts.readers.0.0.weight"] == groups["decoder.joined.0.weight"] == (False, True)
     assert groups["language.prompts.learned.weight"] == groups["decoder.prompts.weight"] == (False, False)
-    assert groups["decoder.layers.0.word_gamma"] == groups["decoder.levels.weight"] == (False, False)
+    assert groups["decoder.layers.0.pixel_norms.0.weight"] == groups["decoder.words.1.bias"] == (False, False)
+    assert groups["decoder.layers.0.word_gamma"] == groups["decoder.levels.weight"] == (False, True)
+    assert groups["decoder.lateral.1.weight"] == groups["decoder.queries.0.bias"] == (False, True)
 
 
 @pytest.mark.slow
@@ -141,11 +153,11 @@ def test_it_can_learn_to_tell_two_sentences_apart():
     masks[0, :, :16], masks[1, :16] = 1, 1
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3, foreach=True)
     for _ in range(20):
-        loss = torch.nn.functional.cross_entropy(model(images, tokens, attention), masks)
+        loss = torch.nn.functional.cross_entropy(model.upsampled(model(images, tokens, attention), 32), masks)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    right = (model(images, tokens, attention).argmax(1) == masks).float().mean()
+    right = (model.upsampled(model(images, tokens, attention), 32).argmax(1) == masks).float().mean()
     assert right > 0.9
 
 

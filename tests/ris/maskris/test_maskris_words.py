@@ -35,6 +35,13 @@ def test_a_sentence_that_is_too_long_keeps_its_end():
     assert tokens[0, -1] == demo_vocabulary().index("[SEP]") and attention.all()
 
 
+def test_a_sentence_may_be_cut_without_an_end():
+    words, sentences = demo_vocabulary(), ["the large red striped ball on the left", "the ball"]
+    cut, kept = (BertWords(words, 5, keep_end)(sentences) for keep_end in (False, True))
+    assert [words[each] for each in cut[0][0].tolist()] == ["[CLS]", "the", "large", "red", "striped"]
+    assert torch.equal(cut[0][1], kept[0][1]) and torch.equal(cut[1], kept[1])
+
+
 def test_other_text_becomes_letters():
     words = BertWords(demo_vocabulary(), 12)
     tokens, _ = words(["Zébra, 42!"])
