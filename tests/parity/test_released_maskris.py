@@ -197,22 +197,26 @@ def assert_norms(own: dict[str, float], expected: dict[str, float], total: float
 @pytest.mark.slow
 def test_initial_weights_have_the_release_s_distributions(model, initial):
     """Means and deviations of two samples of n values differ by less than five of their standard errors."""
-    for name, (mean, std, least, most) in golden("initialisation.json").items():
+    for name, theirs in golden("initialisation.json").items():
         if name not in NAMES:
             continue
-        own_mean, own_std, own_least, own_most = initial[NAMES[name]]
         count = model.get_parameter(NAMES[name]).numel()
+        own, expected = (without_limit(*figures, count) for figures in (initial[NAMES[name]], theirs))
+        (own_mean, own_std, own_least, own_most), (mean, std, least, most) = own, expected
         if std == 0 or name.endswith("sampling_offsets.bias"):  # not drawn
-            assert [own_mean, own_std, own_least, own_most] == pytest.approx([mean, std, least, most], abs=1e-6), name
+            assert own == pytest.approx(expected, rel=1e-5, abs=1e-6), name  # six digits are recorded
             continue
-        if (
-            least == -2 and std < 0.03
-        ):  # torch 1.11's trunc_normal_ gave its lower limit now and then; these have one such value
-            std, least = math.sqrt(std**2 - 4 / count), -most
         assert own_mean == pytest.approx(mean, abs=5 * std * math.sqrt(2 / count)), name
         assert own_std == pytest.approx(std, abs=5 * std / math.sqrt(count)), name
         if count > 1000:  # largest values: 1.7 deviations of a uniform distribution, over 3 of a normal one
             assert 0.6 < own_most / most < 1.7 and 0.6 < own_least / least < 1.7, name
+
+
+def without_limit(mean: float, std: float, least: float, most: float, count: int) -> tuple[float, float, float, float]:
+    """Figures without the one value -2 that rounding in trunc_normal_ (limits -2 and 2, deviation 0.02) gives now and then."""
+    if least == -2 and std < 0.03:
+        return mean + 2 / count, math.sqrt(std**2 - 4 / count), -most, most
+    return mean, std, least, most
 
 
 @pytest.mark.slow
