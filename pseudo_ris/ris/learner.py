@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pseudo_ris.device import DTYPES
+from pseudo_ris.errors import UserError
 from pseudo_ris.ris.average import Average
 from pseudo_ris.ris.config import TrainConfig
 from pseudo_ris.ris.dataset import Sample
@@ -104,11 +106,20 @@ class Learner:
             "random": self.processes.gather(_random_state(self.processes.device)),
         }
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """Goes on from `state()`, apart from the model's weights. Processes that were not there keep their seed."""
+    def restore(self, content: dict[str, Any], path: Path) -> None:
+        """Continues from `state()`, apart from the model's weights. Processes that were not there keep their seed.
+
+        path: the checkpoint's. Raises UserError when a version with other parameter groups wrote it.
+        """
         if self.average:
             self.average.model.load_state_dict(content["average"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+        except ValueError as error:
+            raise UserError(
+                f"{path}: another version wrote it, whose optimizer groups the parameters differently ({error}); continue with "
+                "that version, or give another --output"
+            ) from error
         self.scaler.load_state_dict(content["scaler"])
         if self.processes.rank < len(content["random"]):
             _restore_random_state(content["random"][self.processes.rank], self.processes.device)

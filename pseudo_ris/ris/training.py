@@ -96,7 +96,7 @@ def begin(config: TrainConfig, processes: Processes) -> Training:
     learner = Learner(model, config, steps, processes)
     if saved is None:
         return Training(config, learner, batches, validated, steps)
-    learner.restore(saved)
+    learner.restore(saved, last)
     judged = saved.get("judged", saved["step"])  # earlier versions validated first
     return Training(config, learner, batches, validated, steps, saved["step"], judged, saved["best"])
 

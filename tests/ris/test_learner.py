@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_model import TinyModel, tiny_targets
 
+from pseudo_ris.errors import UserError
 from pseudo_ris.ris.average import Average
 from pseudo_ris.ris.batches import Batches
 from pseudo_ris.ris.build import build_model
@@ -83,11 +85,19 @@ def test_a_learner_goes_on_from_its_state_bit_for_bit(precision, tmp_path):
     second = TinyModel()
     second.load_state_dict(state["model"])
     second = Learner(second, config, 8, ONE)
-    second.restore(state)
+    second.restore(state, tmp_path / "state.pt")
     assert losses(second, config, 4, 4) == expected[0]
     assert torch.equal(torch.rand(3), expected[1])
     for own, others in zip(second.evaluated.state_dict().values(), first.evaluated.state_dict().values(), strict=True):
         assert torch.equal(own, others)
+
+
+def test_a_state_with_other_parameter_groups_is_refused():
+    state = Learner(TinyModel(), settings(), 8, ONE).state()
+    state["optimizer"]["param_groups"][0]["params"] = [0, 1]
+    with pytest.raises(UserError, match=r"^run/last\.pt: .*optimizer.*; .*--output") as caught:
+        Learner(TinyModel(), settings(), 8, ONE).restore(state, Path("run/last.pt"))
+    assert "\n" not in str(caught.value)
 
 
 def test_without_an_average_the_model_itself_is_evaluated():
