@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from pseudo_ris.garbage import set_aside
 
 ROOT = Path(__file__).parents[1]
 
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # other processes may take the cores at any time
 gc.disable()  # while the tests and all that they test are imported, which makes nothing but what stays
 
 

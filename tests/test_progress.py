@@ -74,7 +74,7 @@ def test_without_a_terminal_there_is_no_line_and_the_state_is_not_asked(capsys):
 
 
 def until(condition):
-    for _ in range(2000):
+    for _ in range(12_000):
         if condition():
             return
         time.sleep(0.005)
@@ -107,7 +107,7 @@ def test_a_status_file_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch)
     path.mkdir()
     with Heartbeat(path, state):
         until(lambda: state.asked > 3)
-        assert list(tmp_path.glob("*.tmp"))
+        until(lambda: list(tmp_path.glob("*.tmp")))
         path.rmdir()
     assert list(tmp_path.iterdir()) == [], "nor what was half-written"
 

@@ -11,8 +11,8 @@ from fetching import CONTENT, IMPATIENT, NAME, OTHER, SHA256, assert_clean, get,
 
 from pseudo_ris.manifest import HubFile
 
-SECOND = replace(IMPATIENT, stall_seconds=1.0)
-MOMENT = replace(IMPATIENT, stall_seconds=0.3)
+SECONDS = replace(IMPATIENT, stall_seconds=2.0)
+MOMENT = replace(IMPATIENT, stall_seconds=0.3, attempts=5)  # on a busy machine our own server may be silent that long
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_wrong_size_is_refused_before_it_is_downloaded(tmp_path, serve):
 
 @pytest.mark.slow
 def test_slow_but_steady_server_is_waited_for(tmp_path, serve):
-    server = serve(pause=0.15, piece=125_001)  # 1.2 s in all
-    get(published(server.url), tmp_path, patience=SECOND)
+    server = serve(pause=0.3, piece=125_001)  # 2.4 s in all
+    get(published(server.url), tmp_path, patience=SECONDS)
     assert_clean(tmp_path)
     assert len(server.requests) == 1
 

@@ -154,7 +154,7 @@ def test_told_to_end_in_the_middle_of_an_image_it_ends_soon(tmp_path):
         started = time.monotonic()
         worker.terminate()
         thread.join()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30, "the image takes 60 s"
         assert not psutil.pid_exists(pid)
         assert [(type(each), each.blamed) for each in reports] == [(Died, False)]
         assert worker.work_on(task("a")) == Stopped("a", "its worker was told to end"), "no other is started"
@@ -178,7 +178,7 @@ def test_a_worker_does_not_outlive_its_killed_parent(tmp_path):
     pid = begun(tmp_path / ".slow")
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.01)
