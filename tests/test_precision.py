@@ -62,3 +62,25 @@ def test_clip_scores_are_close_and_in_single(scene, precision):
         scores[name] = scorer.logits(scorer.embed_images(crops), scorer.embed_texts(["a red square", "a small dog"]))
     assert scores[precision].dtype == torch.float32
     torch.testing.assert_close(scores[precision], scores["fp32"], atol=0.3, rtol=0.02)
+
+
+@pytest.mark.gpu
+def test_the_releases_precision_on_a_gpu(scene):
+    """CoCa has fp32 weights and is decoded under fp16 autocast, CLIP has fp16 weights; on a CPU both are in fp32."""
+    decoding = replace(DecodingConfig(), top_k=(5,), top_p=(0.4,))
+    texts, scores = [], []
+    for device in ("cpu", "cuda"):
+        captioner = CocaCaptioner.from_config(CocaConfig(precision="autocast"), device)
+        scorer = ClipScorer.from_config(ClipConfig(precision="fp16_on_cuda"), device)
+        seg_ids = list(range(len(scene.masks)))
+        written = write_candidates(captioner, scene.image, scene.masks, seg_ids, "s", decoding, CropConfig())
+        texts.append([candidate.text for own in written for candidate in own])
+        crops = cut_crops(scene.image, scene.masks, "image_1.2", scorer.image_size, CropConfig())
+        scores.append(scorer.logits(scorer.embed_images(crops), scorer.embed_texts(["a red square", "a small dog"])).cpu())
+        with captioner.autocast():
+            logits = captioner.layers.project(torch.randn(3, len(captioner.projection), device=device))
+        assert logits.dtype == captioner.model.text.token_embedding.weight.dtype == torch.float32
+        assert torch.equal(logits, logits.half().float()) == (device == "cuda")
+        assert scorer.model.visual.conv1.weight.dtype == (torch.float16 if device == "cuda" else torch.float32)
+    assert np.mean([one == other for one, other in zip(*texts, strict=True)]) > 0.7
+    torch.testing.assert_close(scores[1], scores[0], atol=0.3, rtol=0.02)
