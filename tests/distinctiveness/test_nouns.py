@@ -1,11 +1,13 @@
 import platform
+import shutil
 
 import numpy as np
 import pytest
 import spacy
 from spacy.tokens import Doc
 
-from pseudo_ris.config import ScoringConfig
+from generate_pseudo_supervision import distinctive_caption_generation as stage2
+from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
 from pseudo_ris.demo.grammar import full_caption, sample_caption
 from pseudo_ris.demo.scenes import draw_scene
 from pseudo_ris.distinctiveness import nouns
@@ -162,11 +164,12 @@ def test_auto_is_settled_by_what_is_installed_without_loading_it(monkeypatch, in
         assert with_noun_finder(ScoringConfig(noun_finder=choice)).noun_finder == choice
 
 
-def test_spacy_without_its_model_is_refused_with_the_machine_and_the_remedy(monkeypatch):
-    def missing(name, exclude):
-        raise OSError(f"[E050] Can't find model '{name}'.")
+def missing_model(name, exclude):
+    raise OSError(f"[E050] Can't find model '{name}'.")
 
-    monkeypatch.setattr(spacy, "load", missing)
+
+def test_spacy_without_its_model_is_refused_with_the_machine_and_the_remedy(monkeypatch):
+    monkeypatch.setattr(spacy, "load", missing_model)
     with pytest.raises(UserError, match=rf"not installed on {platform.node()}.*download_weights.sh en_core_web_lg"):
         make_noun_finder(ScoringConfig(noun_finder="spacy"))
 
@@ -178,6 +181,33 @@ def test_spacy_is_loaded_without_what_nouns_do_not_need(monkeypatch):
     assert (finder.name, finder.rule) == ("spaCy en_core_web_lg", "first_child")
     assert loaded == [("en_core_web_lg", ("ner", "lemmatizer"))]
     assert make_noun_finder(ScoringConfig(noun_finder="rules")).name == "rules"
+
+
+@pytest.fixture
+def options(tmp_path, demo_images):
+    """Of a command for stage 2 on one image that has no masks."""
+    folders = {name: tmp_path / name for name in ("images", "masks", "output")}
+    folders["images"].mkdir()
+    folders["masks"].mkdir()
+    shutil.copy(next(demo_images.iterdir()), folders["images"])
+    return [f"--{name}={folder}" for name, folder in folders.items()]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_workers_are_handed_the_finder_that_the_command_has_chosen(monkeypatch, options, installed):
+    handed = []
+    monkeypatch.setattr(nouns, "find_spec", lambda name: "a spec" if installed else None)
+    monkeypatch.setattr(stage2, "run_loop", lambda loop, config, run: handed.append(config))
+    stage2.main([*options, "--engine=local", "--workers=2"])
+    assert [config.scoring.noun_finder for config in handed] == ["spacy" if installed else "rules"]
+
+
+def test_a_worker_without_the_model_stops_the_run_instead_of_taking_the_rules(monkeypatch):
+    monkeypatch.setattr(nouns, "find_spec", lambda name: None)
+    monkeypatch.setattr(spacy, "load", missing_model)
+    config = CaptionGenerationConfig(scoring=ScoringConfig(noun_finder="spacy"))
+    with pytest.raises(UserError, match=r"download_weights.sh en_core_web_lg"):
+        stage2.write_expressions(config, None)
 
 
 @pytest.mark.slow
