@@ -63,7 +63,7 @@ def expected(checkpoint: str, data: DataConfig, split: str) -> Results:
 
 def test_all_splits_but_train_are_evaluated_and_the_last_line_has_everything(trained, capsys):
     checkpoint, data = trained
-    assert main(["--checkpoint", checkpoint, "--batch_size", "3"]) == 0
+    assert main(["--checkpoint", checkpoint, "--workers", "0", "--batch_size", "3"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert json.loads(last) == {
         "checkpoint": checkpoint,
@@ -93,7 +93,10 @@ def test_a_table_names_its_figures_in_percent():
 
 def test_splits_asked_for_are_evaluated_alone_with_predictions(trained, capsys, tmp_path):
     checkpoint, _ = trained
-    assert main(["--checkpoint", checkpoint, "--splits", "[train,testA]", "--predictions", str(tmp_path / "p")]) == 0
+    assert (
+        main(["--checkpoint", checkpoint, "--workers", "0", "--splits", "[train,testA]", "--predictions", str(tmp_path / "p")])
+        == 0
+    )
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])["splits"]
     assert list(figures) == ["train", "testA"]
     for split in figures:
@@ -106,7 +109,7 @@ def test_another_data_set_is_evaluated_with_the_models_own_words(trained, capsys
     checkpoint, _ = trained
     other = make_set(tmp_path / "refer", "refcocog")
     arguments = ["--dataset", "refcocog", "--split_by", "unc", "--refer_root", other.refer_root, "--images", other.images]
-    assert main(["--checkpoint", checkpoint, *arguments, "--splits", "[val]"]) == 0
+    assert main(["--checkpoint", checkpoint, "--workers", "0", *arguments, "--splits", "[val]"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["dataset"] == "refcocog"
     assert list(found["splits"]) == ["val"]
