@@ -114,7 +114,9 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=tuple(FORMATS), required=True, help="format of OUT")
-    parser.add_argument("out", metavar="OUT", type=Path, help="file or folder to write; must not exist")
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="file or folder to write; free, or the very set that is to be written"
+    )
     parser.add_argument("--dataset", default=DATASET, help="name of the set, in formats that have one")
     parser.add_argument(
         "--copy-images", action="store_true", help="put the images into OUT/images where the format does not hold them"
