@@ -15,7 +15,7 @@ from pseudo_ris.interchange.pair_set import PairImage
 from pseudo_ris.interchange.parquet import read_parquet, write_parquet
 from pseudo_ris.interchange.refer_set import read_refer, write_refer
 from pseudo_ris.interchange.shards_wds import read_webdataset, write_webdataset
-from pseudo_ris.interchange.verify import Totals, compare
+from pseudo_ris.interchange.verify import AGAIN, Totals, compare
 
 DATASET = "pseudo_ris"
 
@@ -109,7 +109,8 @@ def check_existing(out: Path, source: Callable[[], Iterable[PairImage]], name: s
     try:
         totals = _compared(out, source, name, how)
     except UserError as error:
-        raise UserError(f"{out}: exists already and is not this set ({error}); {OTHER_PLACE}") from error
+        reason = str(error).removesuffix(AGAIN)
+        raise UserError(f"{out}: exists already and is not this set ({reason}); {OTHER_PLACE}") from error
     if not FORMATS[name].has_form(out, how):
         raise UserError(f"{out}: exists already, in another format or with another --dataset; {OTHER_PLACE}")
     return totals

@@ -11,6 +11,9 @@ from pseudo_ris.errors import UserError
 from pseudo_ris.interchange.outputs import image_bytes
 from pseudo_ris.interchange.pair_set import PairImage, PairObject
 
+AGAIN = "; write it again, and report this"
+"""What is to be done about a difference right after writing."""
+
 
 @dataclass
 class Totals:
@@ -47,7 +50,7 @@ def compare(wanted: Iterable[PairImage], found: Iterable[PairImage], out: str, w
 
 
 def _difference(out: str, image: PairImage, what: str) -> UserError:
-    return UserError(f"{out}, image {image.image_id!r:.80}, split {image.split}: {what}; write it again, and report this")
+    return UserError(f"{out}, image {image.image_id!r:.80}, split {image.split}: {what}{AGAIN}")
 
 
 def _first_difference(image: PairImage, read: PairImage) -> str | None:
