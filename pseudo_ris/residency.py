@@ -21,6 +21,9 @@ HOST_BASE_BYTES = 2**30
 """What a process takes on a CPU beside twice its weights: 0.95 GiB in all with the demo models; at full size stage 1 takes 5.3
 GiB with 2.6 GiB of weights."""
 
+SMALL_SHARE = 1 / 16
+"""Weights that take less of the memory than this gain nothing by leaving it."""
+
 
 class HasModel(Protocol):
     """An adapter of a model. model: all weights that it has on the device."""
@@ -146,14 +149,16 @@ def _to_host(storage: torch.UntypedStorage) -> torch.Tensor:
 
 
 def takes_turns(residency: Residency, device: torch.device, weights: Callable[[], int], memory_share: float = 1.0) -> bool:
-    """Whether a stage's models are on the device one at a time; "auto": when all of them and a workspace exceed what is free.
+    """Whether a stage's models are on the device one at a time; "auto": when all of them and a workspace exceed what is free,
+    and are no small part of it.
 
     weights: gives the bytes of all models' weights. memory_share: of the device's memory that is this process's; the other
     workers that share the device may not have taken theirs yet. Raises DeviceError when the device does not answer.
     """
     if residency != "auto":
         return residency == "in_turn"
-    return needed_bytes(weights(), device.type) > free_bytes(device, memory_share)
+    held, free = weights(), free_bytes(device, memory_share)
+    return needed_bytes(held, device.type) > free and held > SMALL_SHARE * free
 
 
 def needed_bytes(weights: int, device_type: str) -> int:

@@ -93,6 +93,25 @@ def test_all_that_refers_to_weights_is_filled_again():
     assert torch.equal(part, state["norm.running_mean"][1:])
 
 
+@pytest.mark.slow
+def test_compiled_code_is_not_compiled_again():
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    model, x = nn.Linear(2, 2), torch.ones(1, 2)
+    code = torch.compile(lambda module, x: module(x) + 1, backend=backend)
+    weights = HostWeights(model)
+    with torch.inference_mode():
+        first = code(model, x)
+        weights.take_off()
+        weights.bring_back()
+        assert torch.equal(code(model, x), first)
+    assert len(compiled) == 1
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
 )
@@ -144,6 +163,8 @@ def test_auto_takes_turns_when_the_need_exceeds_what_is_free(monkeypatch):
     assert turns(lambda: 3 << 30, 0.25), "a quarter of 16 GiB"
     assert not takes_turns("together", CPU, lambda: 1 << 40)
     assert takes_turns("in_turn", CPU, lambda: 0)
+    assert not turns(lambda: 32 << 20, 1 / 32), "32 MiB of 512 MiB"
+    assert turns(lambda: 33 << 20, 1 / 32)
     assert free_bytes(CPU) == 8 << 30
     assert free_bytes(CPU, 0.25) == 4 << 30
 

@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str: ...
 
 
-@dataclass
+@dataclass(eq=False)
 class CocaImages:
     """What decoding needs of B crops.
 

@@ -22,7 +22,7 @@ from pseudo_ris.device import without_cudnn_attention
 CALL_COST = 2**19
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LastHidden:
     """The decoder's final hidden states at the last position of every row's prefix.
 

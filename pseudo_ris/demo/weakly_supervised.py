@@ -28,6 +28,7 @@ import torch
 from pseudo_ris.cli import run_recipe
 from pseudo_ris.demo.refer_world import DATASET
 from pseudo_ris.errors import UserError
+from pseudo_ris.machine import core_count
 from pseudo_ris.ris.checkpoints import BEST, load_model
 from pseudo_ris.ris.config import DataConfig
 from pseudo_ris.ris.data import split_targets
@@ -88,7 +89,7 @@ class Machine:
     @property
     def threads(self) -> int:
         """A worker's cores."""
-        return max(1, (os.cpu_count() or 1) // self.workers)
+        return max(1, core_count() // self.workers)
 
     def run(self, jobs: Sequence[Sequence[str]], log: Path) -> None:
         """Runs the commands (arguments of Python), `workers` at a time. Raises UserError with a failed one's last line."""
@@ -206,7 +207,7 @@ def main(argv: Sequence[str]) -> int:
     for split, count in (("train", 500), ("val", 40), ("test", 100)):
         parser.add_argument(f"--{split}", type=int, default=count, help=f"scenes (default: {count})")
     parser.add_argument("--steps", type=int, default=2000, help="of each training, however many masks it has (default: 2000)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="commands at a time (default: one a core)")
+    parser.add_argument("--workers", type=int, default=core_count(), help="commands at a time (default: one a core)")
     options = parser.parse_args(argv)
     started, machine, out = time.monotonic(), Machine(options.workers), options.out.resolve()
 

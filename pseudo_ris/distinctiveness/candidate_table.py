@@ -13,7 +13,7 @@ import numpy as np
 from pseudo_ris.interchange.pair_rows import SCORE_LISTS, TEXT_LISTS, Row, open_pairs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextColumn:
     """Texts that repeat, each held once. codes: int64 [N], places in `values`, which are in the order of first appearance."""
 
@@ -25,7 +25,7 @@ class TextColumn:
         return np.array(self.values, object)[self.codes]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CandidateTable:
     """The R rows (masks) of a pairs CSV and their C candidates, both in the file's order.
 

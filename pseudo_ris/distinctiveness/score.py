@@ -17,7 +17,7 @@ PROMPT_CROPS = "masked"
 SENTENCE_CROPS = "image_1.2"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Scores of T candidates; float64 [T] but for `rival`, int64 [T].
 

@@ -62,7 +62,7 @@ REPORT_SECONDS = 1.0
 REPORTS_A_SECOND = 100
 """Of all workers together: each table of reports takes the driver some two milliseconds."""
 STARTS_OF_A_WORKER = 3
-HAND_BACK_SECONDS = 30.0
+HAND_BACK_SECONDS = 10.0
 """How long a worker that is out of service keeps what it is given: it must not take the images of those that work, but hold
 its GPU, so that Ray starts no other worker there."""
 LOCAL_OBJECT_STORE = 256 << 20

@@ -31,7 +31,7 @@ DRAWN_BYTES = {"cpu": 2**24, "cuda": 2**28}
 """Full-size logits held at once, if not those of a single prompt. On a CPU, what fits its caches is fastest."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SamMasks:
     """All masks SAM finds in an image, in segment_anything's order: best predicted IoU first, but where small regions are
     removed, masks that had some come after those that had none.
@@ -54,7 +54,7 @@ class _Frame:
     input_size: tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Candidates:
     """Masks that passed the filters. boxes: int64 [m, 4], xyxy of the outermost pixels; scores float32 [m]; all on the
     model's device. packed: the bits of each mask within its box, in host memory."""

@@ -15,7 +15,7 @@ from pseudo_ris.residency import weight_bytes
 from pseudo_ris.weights import ready_model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Instances:
     """Objects of one image, highest score first.
 

@@ -9,7 +9,7 @@ import numpy as np
 WORD = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedMasks:
     """n masks of one image.
 

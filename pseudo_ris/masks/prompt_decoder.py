@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageFeatures:
     """What every prompt on an image starts from, position by position.
 
@@ -33,7 +33,7 @@ class ImageFeatures:
     positions: torch.Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodedPrompts:
     """Point prompts before their masks are drawn: n prompts with three masks each.
 

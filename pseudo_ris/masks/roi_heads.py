@@ -24,7 +24,7 @@ MAX_DETECTIONS = 100
 OBJECT = 0  # column of the class scores; 1 is background
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detections:
     """Objects found in one image, best first, in pixels of the resized image.
 

@@ -19,7 +19,7 @@ NMS_THRESHOLD = 0.65  # CutLER's
 DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RpnOutput:
     """What the network says of every anchor of a batch, anchors of p2 ... p6 one after the other.
 
@@ -32,7 +32,7 @@ class RpnOutput:
     counts: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Proposals:
     """Boxes of one image that may hold an object, best first. boxes: float32 [n, 4]; logits: float32 [n]."""
 

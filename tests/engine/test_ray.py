@@ -124,10 +124,14 @@ def test_workers_share_the_gpus(tmp_path):
     try:
         config = engine_settings(tmp_path, device="auto", gpus_per_worker=0.5, address=cluster.address)
         ended(lossy, config, [f"nap-{n}" for n in range(60)])
+        (tmp_path / "picky").mkdir()
+        config.folder = str(tmp_path / "picky")
+        picky = ended(tiny, config, [f"picky-{n}" for n in range(8)])
     finally:
         cluster.shutdown()
     workers = {text.split()[-1]: text.split()[0] for text in (path.read_text() for path in tmp_path.glob("*.txt"))}
     assert Counter(workers.values()) == {"0": 2, "1": 2}
+    assert {outcome.status for outcome in picky.values()} == {"made"}, "though one of the GPUs is broken"
 
 
 @pytest.mark.slow

@@ -272,9 +272,9 @@ def test_without_a_gpu_that_works_the_run_ends():
 
 @pytest.mark.slow
 def test_a_broken_gpu_does_not_take_the_images_of_a_healthy_one(tmp_path, capsys):
-    names = [f"healthy-{n}" for n in range(12)]
+    names = [f"picky-{n}" for n in range(12)]
     run = Run("test", tmp_path, [record(name) for name in names], False)
-    with LocalEngine(Job.of(tiny, settings(tmp_path)), 2, ["broken", "fine"], 0) as engine:
+    with LocalEngine(Job.of(tiny, settings(tmp_path)), 2, ["1", "0"], 0) as engine:
         results = list(outcomes_of(engine, tasks(*names), run.died))
     assert [outcome.status for _, outcome in results] == ["made"] * 12
     assert {outcome.worker for _, outcome in results} == {"worker 1"}

@@ -60,7 +60,7 @@ def misbehave(name: str, folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "gpu":  # breaks the worker's GPU
             raise DeviceError(f"{name}: GPU cuda:0 failed")
-        case "healthy" if os.environ.get("CUDA_VISIBLE_DEVICES") == "broken":
+        case "picky" if os.environ.get("CUDA_VISIBLE_DEVICES") == "1":  # finds one GPU broken
             raise DeviceError(f"{name}: GPU cuda:0 failed")
         case "slow":
             (folder / f".{name}").write_text(str(os.getpid()))
