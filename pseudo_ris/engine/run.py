@@ -104,7 +104,7 @@ def outcomes_of(
                 case Died(worker=worker, of_gpu=of_gpu, blamed=blamed):
                     died(report)
                     # A GPU that fails twice with an image may be broken: only a second worker's word counts.
-                    deaths[report.image] += blamed and worker not in lost_gpus[report.image]
+                    deaths[report.image] += blamed and not (of_gpu and worker in lost_gpus[report.image])
                     if of_gpu:
                         gpu_failed, lost_gpus[report.image][worker] = True, report
                     if deaths[report.image] < DEATHS_OF_AN_IMAGE:
