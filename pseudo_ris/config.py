@@ -223,8 +223,8 @@ class ClipConfig:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example RN50.
         weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
             checkpoint file.
-        precision: of the whole model; logits and scores are computed in fp32. "fp16_on_cuda" (the release, whose clip.load does
-            so): fp16 on a GPU, fp32 on a CPU. The release then rounds logits and scores to fp16 as well.
+        precision: of the whole model; logits and scores are computed in fp32. "fp16_on_cuda" (the release): fp16 on a GPU, fp32
+            on a CPU. There the release keeps the norms' weights in fp32, and rounds logits and scores to fp16 as well.
     """
 
     architecture: str = "demo"
