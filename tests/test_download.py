@@ -187,7 +187,7 @@ def test_two_processes_at_once_download_once(tmp_path, serve):
     assert "waiting for another process" in second.stderr.readline()
     server.behaviour.stall_after = None
     server.stop.set()  # the first request ends here, its process asks for the rest
-    assert [first.wait(30), second.wait(30)] == [0, 0]
+    assert [first.wait(120), second.wait(120)] == [0, 0]
     assert sum(request.range is None for request in server.requests) == 1
     assert_clean(tmp_path)
 

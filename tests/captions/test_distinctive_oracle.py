@@ -77,7 +77,7 @@ def test_engine_is_the_oracle_over_seeds(seed, calibration):
     captioner = random_captioner(100 + seed)
     weight = 1.0 if calibration == "mean" else 3.0
     decoding = DecodingConfig(calibration=calibration, calibration_weight=weight, max_length=12, min_length=3 + seed % 3)
-    compare(captioner, torch.randn(1 + seed % 5, 3, 16, 16), decoding)
+    compare(captioner, torch.randn(1 + seed % 4, 3, 16, 16), decoding)
 
 
 @torch.inference_mode()

@@ -37,7 +37,7 @@ def run_pretended(
     settings: Mapping[str, object] = {},
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    timeout: float = 300,
+    timeout: float = 1200,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python -m tests.pretended_gpu ARGUMENTS...` and returns its exit code and output, whether it failed or not.
 
