@@ -51,6 +51,11 @@ def pick_device(name: str, allow_tf32: bool | None = None) -> torch.device:
     return device
 
 
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A CPU tensor on a device. The host does not wait for a GPU, as it does in a copy from memory that is not pinned."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+
+
 def _make_current(gpu: torch.device) -> None:
     """Has this process's CUDA calls that name no device go to a certain one."""
     count = torch.cuda.device_count()

@@ -119,6 +119,7 @@ def waiting() -> dict[str, Callable[[], object]]:
         "NMS": lambda: nms(rows[:, :4], rows[:, 0], 0.5),
         "free: from pinned memory, non-blocking": lambda: pinned.to(FIRST, non_blocking=True),
         "free: into pinned memory, non-blocking": lambda: rows.to("cpu", non_blocking=True),
+        "free: nothing to the device": lambda: ROWS[:0].to(FIRST),
         "free: number by a bool index": lambda: rows.__setitem__(mask, 1.0),
         "free: index": lambda: rows[index],
         "free: sum": lambda: rows.sum(),

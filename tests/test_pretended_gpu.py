@@ -103,7 +103,7 @@ def test_what_is_allowed_gives_the_cpus_numbers(outcome):
 def test_each_wait_is_counted_with_its_line_and_nothing_else_is(outcome):
     waits = outcome["waits"]
     free = {name for name in waits if name.startswith("free: ")}
-    assert len(free) == 7
+    assert len(free) == 8
     assert all(waits[name] == [] for name in free)
     for name in waits.keys() - free:
         ((kind, line, number),) = waits[name]

@@ -10,6 +10,7 @@ from pseudo_ris.captions.chunks import in_chunks
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.decoding import PrefixDecoder
 from pseudo_ris.config import DecodingConfig
+from pseudo_ris.device import on_device
 
 # Score of the beams that are still copies of the first one, before the first token tells them apart.
 UNUSED = -1e9
@@ -66,7 +67,7 @@ def beam_search(captioner: CocaCaptioner, images: CocaImages, decoding: Decoding
     def search_chunk(_: slice, crops: torch.Tensor) -> list[list[int]]:
         return _search_chunk(captioner, images, crops, beams, decoding)
 
-    own = torch.eye(len(images.latents), dtype=torch.bool, device=captioner.device)
+    own = torch.eye(len(images.latents), dtype=torch.bool)
     return in_chunks(captioner, images, own, beams, decoding.max_length, search_chunk)
 
 
@@ -75,23 +76,23 @@ def _search_chunk(
 ) -> list[list[int]]:
     """`beam_search` with `beams` beams in one group, for crops that are decoded together, int64 [C]."""
     device, count = captioner.device, len(crops)
-    viewers = torch.eye(count, dtype=torch.bool, device=device).repeat_interleave(beams, 0)
+    viewers = torch.eye(count, dtype=torch.bool).repeat_interleave(beams, 0)
     decoder = PrefixDecoder(captioner, images, crops, viewers, decoding.max_length)
     hypotheses = [Hypotheses(beams) for _ in range(count)]
     search = [Beam([captioner.start], 0.0 if rank == 0 else UNUSED, row) for row, rank in enumerate(list(range(beams)) * count)]
     live = list(range(count))
     for length in range(2, decoding.max_length + 1):
-        last = decoder.step(_tensor([beam.ids[-1] for beam in search], device), _tensor([beam.row for beam in search], device))
-        own = _tensor(live, device).repeat_interleave(beams)[:, None]
-        logits = captioner.layers.project(last.values[last.cells.gather(1, own)[:, 0]])
+        last = decoder.step(_tensor([beam.ids[-1] for beam in search]), _tensor([beam.row for beam in search]))
+        own = _tensor(live).repeat_interleave(beams)[:, None]
+        logits = captioner.layers.project(last.values[on_device(last.cells.gather(1, own)[:, 0], device)])
         if length <= decoding.min_length:
             logits[:, captioner.end] = -torch.inf
-        totals = logits + torch.tensor([[beam.total] for beam in search], device=device)
-        scores, picks = totals.view(len(live), -1).topk(2 * beams)
+        totals = logits + on_device(torch.tensor([[beam.total] for beam in search]), device)
+        scores, picks = (best.tolist() for best in totals.view(len(live), -1).topk(2 * beams))
         following: list[Beam] = []
         unsettled: list[int] = []
         for place, crop in enumerate(live):
-            ranked = list(zip(scores[place].tolist(), picks[place].tolist(), strict=True))
+            ranked = list(zip(scores[place], picks[place], strict=True))
             branches = _branch(captioner, search, place * beams, beams, ranked, hypotheses[crop], decoding.beam_length)
             if not hypotheses[crop].settled(ranked[0][0], length):
                 unsettled.append(crop)
@@ -131,5 +132,5 @@ def _branch(
     return branches
 
 
-def _tensor(values: list[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.long, device=device)
+def _tensor(values: list[int]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.long)

@@ -24,13 +24,14 @@ def in_chunks(
 ) -> list[Result]:
     """The joined results of `work(rows, crops)` over chunks of consecutive rows.
 
-    viewers: bool [R, crops], the crops each row is read with. copies: rows to decode for each row named here. length: tokens of
-    the longest prefix. work: gets a slice of the rows and the crops they are read with, int64 [C] ascending; returns a list.
+    viewers: bool [R, crops] on the CPU, the crops each row is read with. copies: rows to decode for each row named here.
+    length: tokens of the longest prefix. work: gets a slice of the rows and the crops they are read with, int64 [C] ascending
+    on the CPU; returns a list.
     A chunk's caches (see `decoding.PrefixDecoder`) take at most `captioner.chunk_bytes`, or it is a single row. When a GPU's
     memory does not suffice all the same, that number is lowered to half of what was tried, for good.
     """
     prefix, cell, crop = entry_bytes(captioner, images, length)
-    seen_by = viewers.cpu().numpy()
+    seen_by = viewers.numpy()
     row_bytes = copies * (prefix + cell * seen_by.sum(1))
     results: list[Result] = []
     first = 0

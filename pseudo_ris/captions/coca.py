@@ -16,7 +16,7 @@ from torch.nn.functional import linear, normalize
 
 from pseudo_ris.captions.layers import DecodingLayers
 from pseudo_ris.config import CocaConfig
-from pseudo_ris.device import in_precision, without_cudnn_attention
+from pseudo_ris.device import in_precision, on_device, without_cudnn_attention
 from pseudo_ris.errors import UserError
 from pseudo_ris.residency import weight_bytes
 from pseudo_ris.weights import ready_model
@@ -149,18 +149,19 @@ class CocaCaptioner:
     def image_keys(self, images: CocaImages, crops: torch.Tensor) -> list[torch.Tensor]:
         """Keys and values of each decoder layer's cross-attention, [2, C, heads, tokens, width / heads].
 
-        crops: int64 [C] ascending. What was asked for the last time, too, is not computed again; what was not is dropped.
+        crops: int64 [C] ascending, on the CPU. What was asked for the last time, too, is not computed again; what was not is
+        dropped.
         """
-        crops = crops.cpu()
         known, earlier = torch.isin(crops, images.keyed), images.keys
-        new, places = crops[~known], torch.searchsorted(images.keyed, crops[known])
+        parts = crops[~known], torch.searchsorted(images.keyed, crops[known]), known.nonzero()[:, 0], (~known).nonzero()[:, 0]
+        new, places, kept, added = (on_device(part, self.device) for part in parts)
         images.keyed, images.keys = crops[:0], []  # should memory not suffice below
         keys = []
         for layer, block in enumerate(self.model.text_decoder.cross_attn):
             computed = _image_keys(block, images.embeddings[new])
             if len(places):
                 both = computed.new_empty(2, len(crops), *computed.shape[2:])
-                both[:, known], both[:, ~known] = earlier[layer][:, places], computed
+                both[:, kept], both[:, added] = earlier[layer][:, places], computed
                 computed, earlier[layer] = both, both[:, :0]
             keys.append(computed)
         images.keyed, images.keys = crops, keys

@@ -3,6 +3,8 @@
 A *row* is a caption in the making; its *prefix* is its tokens so far. A *viewer* of a row is a crop the prefix is read with.
 What a prefix means to a viewer does not depend on the row, so rows with the same prefix share all work: the text tower runs
 once per distinct prefix, the decoder once per distinct (crop, prefix), a *cell*.
+
+Which prefixes and cells there are is worked out on the CPU; a GPU receives indices, and the host never waits for it here.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.layers import Block
-from pseudo_ris.device import without_cudnn_attention
+from pseudo_ris.device import on_device, without_cudnn_attention
 
 # Of an attention by itself on a CPU, in multiplications of queries and keys that take as long. On a GPU it is far more.
 CALL_COST = 2**19
@@ -26,8 +28,9 @@ CALL_COST = 2**19
 class LastHidden:
     """The decoder's final hidden states at the last position of every row's prefix.
 
-    values: float32 [cells, width], layer-normalised; `values @ captioner.projection` are the next-token logits.
-    cells: int64 [rows, crops], the entry of `values` for a row and a crop; 0 and meaningless where the crop is no viewer.
+    values: float32 [cells, width] on the model's device, layer-normalised; `values @ captioner.projection` are the next-token
+    logits. cells: int64 [rows, crops] on the CPU, the entry of `values` for a row and a crop; 0 and meaningless where the crop
+    is no viewer.
     """
 
     values: torch.Tensor
@@ -37,8 +40,8 @@ class LastHidden:
 class PrefixDecoder:
     """Reads the prefixes of R rows with some crops of `images`, one token at a time.
 
-    crops: int64 [C] ascending, which ones. viewers: bool [R, C], those each row is read with. length: tokens of the longest
-    prefix that will be read.
+    crops: int64 [C] ascending, which ones. viewers: bool [R, C], those each row is read with. Both are on the CPU.
+    length: tokens of the longest prefix that will be read.
     Its caches are allocated once, for R prefixes and as many cells as there are viewers; see `chunks.entry_bytes`.
     """
 
@@ -57,10 +60,11 @@ class PrefixDecoder:
         # Before the first token all rows share the empty prefix 0, and a crop's number is that of its cell.
         self._length = 0
         self._viewers = viewers
-        self._prefix_of_row = torch.zeros(rows, dtype=torch.long, device=viewers.device)
-        self._cell_of = torch.arange(len(crops), device=viewers.device)[:, None]
+        self._prefix_of_row = torch.zeros(rows, dtype=torch.long)
+        self._cell_of = torch.arange(len(crops))[:, None]
         # Positions that the text tower may look at, the next one included: bool [prefixes, length + 1].
-        self._visible = torch.ones(1, 1, dtype=torch.bool, device=viewers.device)
+        self._visible = torch.ones(1, 1, dtype=torch.bool)
+        self._device = captioner.device
 
     @without_cudnn_attention
     @torch.inference_mode()
@@ -68,22 +72,25 @@ class PrefixDecoder:
         """Appends one token to each row and reads it.
 
         tokens: int64 [R'], the new tokens. parents: int64 [R'], the previous step's row each new row continues, so that
-        rows can end (left out) or branch (named more than once). They never need more prefixes and cells than at first.
+        rows can end (left out) or branch (named more than once). They never need more prefixes and cells than at first. Both
+        are on the CPU.
         """
         extended = self._prefix_of_row[parents] * self._vocabulary + tokens
         distinct, self._prefix_of_row = extended.unique(return_inverse=True)
         self._viewers = self._viewers[parents]
         parent, token = distinct // self._vocabulary, distinct % self._vocabulary
         needed = self._needed_cells(len(distinct))
+        crop, prefix = needed.nonzero(as_tuple=True)
         self._follow_prefixes(parent)
-        self._follow_cells(parent, needed)
-        hidden = self._read_cells(self._read_prefixes(token), needed)
+        self._follow_cells(parent, crop, prefix)
+        of_prefix = self._read_prefixes(token)[on_device(prefix, self._device)]
+        hidden = self._read_cells(of_prefix, needed.sum(1).tolist())
         self._length += 1
         return LastHidden(hidden.float(), self._cell_of[:, self._prefix_of_row].T)
 
     def _needed_cells(self, prefixes: int) -> torch.Tensor:
         """Which prefixes each crop has to read for some row: bool [crops, prefixes]."""
-        readers = torch.zeros(prefixes, self._viewers.shape[1], device=self._viewers.device)
+        readers = torch.zeros(prefixes, self._viewers.shape[1])
         return readers.index_add(0, self._prefix_of_row, self._viewers.to(readers.dtype)).T > 0
 
     def _follow_prefixes(self, parent: torch.Tensor) -> None:
@@ -91,12 +98,14 @@ class PrefixDecoder:
         self._visible = self._visible[parent]
         _follow(self._prefix_caches, parent, self._length)
 
-    def _follow_cells(self, parent: torch.Tensor, needed: torch.Tensor) -> None:
-        """Numbers the needed cells, by crop and then by prefix, and gives each the past of its crop and parent prefix."""
-        crop, prefix = needed.nonzero(as_tuple=True)
+    def _follow_cells(self, parent: torch.Tensor, crop: torch.Tensor, prefix: torch.Tensor) -> None:
+        """Numbers the needed cells and gives each the past of its crop and parent prefix.
+
+        crop, prefix: int64 [cells], those of each cell, by crop and then by prefix.
+        """
         parent_cells = self._cell_of[crop, parent[prefix]]
-        self._cell_of = torch.zeros_like(needed, dtype=torch.long)
-        self._cell_of[crop, prefix] = torch.arange(len(crop), device=crop.device)
+        self._cell_of = torch.zeros(len(self._cell_of), len(parent), dtype=torch.long)
+        self._cell_of[crop, prefix] = torch.arange(len(crop))
         _follow(self._cell_caches, parent_cells, self._length)
 
     def _read_prefixes(self, token: torch.Tensor) -> torch.Tensor:
@@ -105,19 +114,20 @@ class PrefixDecoder:
         open_clip's CoCa hides the position after a pad token, id 0, from its text tower (meant for the pad token itself, but
         off by one, and the released weights were trained with it). Only a beam that picks id 0 as a word ever notices.
         """
-        hidden = self._text.token_embedding(token) + self._text.positional_embedding[self._length]
-        mask = None if self._visible.all() else self._visible[:, None, None]
+        hidden = self._text.token_embedding(on_device(token, self._device)) + self._text.positional_embedding[self._length]
+        mask = None if self._visible.all() else on_device(self._visible[:, None, None], self._device)
         self._visible = torch.cat([self._visible, (token != self._pad)[:, None]], 1)
         *text_caches, decoder_cache = self._prefix_caches
         for block, cache in zip(self._layers.text_tower, text_caches, strict=True):
             hidden = _self_attention(block, hidden, cache, self._length, mask)
         return _self_attention(self._layers.own[0], hidden, decoder_cache, self._length, None)
 
-    def _read_cells(self, text: torch.Tensor, needed: torch.Tensor) -> torch.Tensor:
-        """Hidden states [cells, width] after the rest of the decoder. text: what `_read_prefixes` returns."""
-        prefix = needed.nonzero()[:, 1]
-        of_crop = needed.sum(1).tolist()
-        hidden = _cross_attention(self._layers.cross[0], text[prefix], of_crop, *self._image_keys[0])
+    def _read_cells(self, text: torch.Tensor, of_crop: Sequence[int]) -> torch.Tensor:
+        """Hidden states [cells, width] after the rest of the decoder.
+
+        text: what `_read_prefixes` returns, for each cell that of its prefix, [cells, width]. of_crop: cells of each crop.
+        """
+        hidden = _cross_attention(self._layers.cross[0], text, of_crop, *self._image_keys[0])
         later = zip(self._layers.own[1:], self._cell_caches, self._layers.cross[1:], self._image_keys[1:], strict=True)
         for own, cache, cross, keys in later:
             hidden = _self_attention(own, hidden, cache, self._length, None)
@@ -134,6 +144,7 @@ class KeyCache:
     def __init__(self, like: torch.Tensor, entries: int, heads: int, length: int) -> None:
         self._heads = heads
         self._pairs = like.new_empty(entries, length, 2 * like.shape[-1])
+        self.device = like.device
 
     def follow(self, entries: torch.Tensor, parents: torch.Tensor, length: int) -> None:
         """Gives some entries the first `length` positions of the entries they continue. Both int64 [moved]."""
@@ -152,11 +163,13 @@ class KeyCache:
 
 
 def _follow(caches: list[KeyCache], parents: torch.Tensor, length: int) -> None:
-    """Moves the past of every entry that does not continue itself. parents: int64 [entries']."""
-    moved = (parents != torch.arange(len(parents), device=parents.device)).nonzero()[:, 0]
-    if length and len(moved):
+    """Moves the past of every entry that does not continue itself. parents: int64 [entries'] on the CPU."""
+    moved = (parents != torch.arange(len(parents))).nonzero()[:, 0]
+    if length and len(moved) and caches:
+        device = caches[0].device
+        entries, sources = on_device(moved, device), on_device(parents[moved], device)
         for cache in caches:
-            cache.follow(moved, parents[moved], length)
+            cache.follow(entries, sources, length)
 
 
 def _self_attention(

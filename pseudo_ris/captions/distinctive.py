@@ -19,6 +19,7 @@ from pseudo_ris.captions.noise import draw_tokens, token_uniform
 from pseudo_ris.captions.sampling import ChunkSampler, Draw, Row, read_with
 from pseudo_ris.captions.support import Strategy
 from pseudo_ris.config import CropConfig, DecodingConfig
+from pseudo_ris.device import on_device
 from pseudo_ris.errors import UserError
 from pseudo_ris.records import Candidate
 
@@ -74,7 +75,7 @@ def keyed_draw(seed: int, image_id: str) -> Draw:
 
     def draw(rows: Sequence[Row], step: int, q: torch.Tensor) -> torch.Tensor:
         uniforms = [token_uniform(seed, image_id, row.seg_id, row.crop_set, row.strategy.name, step) for row in rows]
-        return draw_tokens(q, torch.tensor(uniforms, dtype=torch.float64, device=q.device))
+        return draw_tokens(q, on_device(torch.tensor(uniforms, dtype=torch.float64), q.device))
 
     return draw
 
@@ -89,12 +90,13 @@ def sample(
     """
     if not rows:
         return []
-    target = torch.tensor([row.crop for row in rows], device=captioner.device)
-    weights = crop_weights(images.latents, rows, decoding)[target]
+    target = torch.tensor([row.crop for row in rows])
+    weights = crop_weights(images.latents, rows, decoding)[on_device(target, captioner.device)]
 
     def sample_chunk(part: slice, crops: torch.Tensor) -> list[list[int]]:
         place = torch.searchsorted(crops, target[part])
-        chunk = ChunkSampler(captioner, images, crops, rows[part], place, weights[part][:, crops], decoding, draw)
+        of_crops = weights[part][:, on_device(crops, captioner.device)]
+        chunk = ChunkSampler(captioner, images, crops, rows[part], place, of_crops, decoding, draw)
         return chunk.captions()
 
     return in_chunks(captioner, images, read_with(target, weights), 1, decoding.max_length, sample_chunk)

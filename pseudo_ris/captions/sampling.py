@@ -11,6 +11,7 @@ from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.decoding import LastHidden, PrefixDecoder
 from pseudo_ris.captions.support import Strategy, choose_support, token_weights
 from pseudo_ris.config import DecodingConfig
+from pseudo_ris.device import on_device
 
 # Rows projected onto the vocabulary together, which bounds memory, and logits drawn from together, which stay in a CPU's cache.
 ROWS_PROJECTED = 256
@@ -32,15 +33,18 @@ Draw = Callable[[Sequence[Row], int, torch.Tensor], torch.Tensor]
 
 
 def read_with(target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The crops that each row's prefixes are read with, bool [R, crops]: its target and the distractors that count."""
-    return (weights != 0).scatter(1, target[:, None], True)
+    """The crops that each row's prefixes are read with, bool [R, crops]: its target and the distractors that count.
+
+    target: int64 [R], on the CPU as is the result. weights: float [R, crops] on any device.
+    """
+    return (weights != 0).cpu().scatter(1, target[:, None], True)
 
 
 class ChunkSampler:
     """Samples R rows together.
 
     crops: those of `images` that they are read with, int64 [C] ascending. target: each row's target among these, int64 [R].
-    weights: how much each crop's logits count against each row's target, float [R, C].
+    Both are on the CPU. weights: how much each crop's logits count against each row's target, float [R, C] on the device.
     """
 
     def __init__(
@@ -62,11 +66,11 @@ class ChunkSampler:
         """Token ids of every row, from the start token on; see `distinctive.sample`. To be called once."""
         start, end, pad = self._captioner.start, self._captioner.end, self._captioner.pad
         ids = [[start] for _ in self._rows]
-        active = torch.arange(len(self._rows), device=self._target.device)
+        active = torch.arange(len(self._rows))
         tokens, parents = torch.full_like(active, start), active
         for step in range(self._decoding.max_length - 2):
             last = self._decoder.step(tokens, parents)
-            tokens = self._next_tokens(last, active, step)
+            tokens = self._next_tokens(last, active, step).cpu()
             for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
                 ids[row].append(token)
             parents = ((tokens != end) & (tokens != pad)).nonzero()[:, 0]
@@ -78,9 +82,9 @@ class ChunkSampler:
         return ids
 
     def _next_tokens(self, last: LastHidden, active: torch.Tensor, step: int) -> torch.Tensor:
-        """Draws for the rows `active`, int64 [A], whose prefixes `last` has read: int64 [A]."""
+        """Draws for the rows `active`, int64 [A] on the CPU, whose prefixes `last` has read: int64 [A] on the device."""
         drawn = []
-        for places in torch.arange(len(active), device=active.device).split(ROWS_PROJECTED):
+        for places in torch.arange(len(active)).split(ROWS_PROJECTED):
             numbers = active[places]
             logits, mixed = self._target_logits(last, places, numbers, step), self._mix_distractors(last, places, numbers)
             drawn.append(self._draw_by_rule([self._rows[row] for row in numbers.tolist()], step, logits, mixed))
@@ -90,10 +94,10 @@ class ChunkSampler:
         """z_i of each row, float [rows, V], with a forbidden end token at -inf. Equal prefixes are projected once."""
         cells = last.cells[places].gather(1, self._target[numbers, None])[:, 0]
         distinct, place_of = cells.unique(return_inverse=True)
-        logits = self._captioner.layers.project(last.values[distinct])
+        logits = self._captioner.layers.project(last.values[self._sent(distinct)])
         if step + 1 < self._decoding.min_length:
             logits[:, self._captioner.end] = -torch.inf
-        return logits[place_of]
+        return logits[self._sent(place_of)]
 
     def _mix_distractors(self, last: LastHidden, places: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the distractors' hidden states, float [rows, width].
@@ -101,7 +105,8 @@ class ChunkSampler:
         The projection is linear and without bias, so it gives the weighted sum of the z_j: one projection a row, whatever the
         number of distractors.
         """
-        return torch.einsum("rc,rcw->rw", self._weights[numbers], last.values[last.cells[places]])
+        of_crops = last.values[self._sent(last.cells[places])]
+        return torch.einsum("rc,rcw->rw", self._weights[self._sent(numbers)], of_crops)
 
     def _draw_by_rule(self, rows: list[Row], step: int, logits: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         """Next tokens, int64 [rows]. Top-k and top-p rows apart: the supports of the first are always small."""
@@ -110,8 +115,13 @@ class ChunkSampler:
         for rule in ("top_k", "top_p"):
             of_this_rule = [place for place, row in enumerate(rows) if row.strategy.rule == rule]
             for first in range(0, len(of_this_rule), at_once):
-                places = of_this_rule[first : first + at_once]
-                of_rule, z = [rows[place] for place in places], logits[places]
+                of_rule = [rows[place] for place in of_this_rule[first : first + at_once]]
+                places = self._sent(torch.tensor(of_this_rule[first : first + at_once]))
+                z = logits[places]
                 support = choose_support(z, [row.strategy for row in of_rule], self._decoding.min_token_probability)
                 tokens[places] = self._draw(of_rule, step, token_weights(self._captioner, z, mixed[places], support))
         return tokens
+
+    def _sent(self, values: torch.Tensor) -> torch.Tensor:
+        """Indices of the CPU on the model's device."""
+        return on_device(values, self._captioner.device)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pseudo_ris.captions.coca import CocaCaptioner
+from pseudo_ris.device import on_device
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def choose_support(logits: torch.Tensor, strategies: Sequence[Strategy], min_tok
     logits: the targets', float [R, V]. strategies: the rows', of one rule. min_token_probability: tokens to which the target's
     whole softmax gives less are left out, too; the most likely token always stays.
     """
-    values = torch.tensor([strategy.value for strategy in strategies], dtype=torch.float64, device=logits.device)
+    values = torch.tensor([strategy.value for strategy in strategies], dtype=torch.float64)
     support = support_top_k(logits, values) if strategies[0].rule == "top_k" else support_top_p(logits, values)
     if min_token_probability:
         plausible = logits.softmax(1) >= min_token_probability
@@ -45,20 +46,21 @@ def choose_support(logits: torch.Tensor, strategies: Sequence[Strategy], min_tok
 
 
 def support_top_k(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Tokens whose logit reaches the k-th largest: bool [R, V] for logits [R, V] and a k for each row, [R]."""
+    """Tokens whose logit reaches the k-th largest: bool [R, V] for logits [R, V] and a k for each row, [R] on the CPU."""
     k = k.long().clamp(max=logits.shape[1])
     largest = logits.topk(int(k.max()), dim=1).values
-    return logits >= largest.gather(1, k[:, None] - 1)
+    return logits >= largest.gather(1, on_device(k[:, None] - 1, logits.device))
 
 
 def support_top_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """The fewest most likely tokens whose probability reaches p: bool [R, V] for logits [R, V] and a p for each row, [R].
+    """The fewest most likely tokens whose probability reaches p: bool [R, V] for logits [R, V] and a p for each row, [R] on the
+    CPU.
 
     A token is out when the tokens no more likely than it sum to 1 - p at most; the most likely one is never out. Tokens exactly
     as likely as one that is in are in, too.
     """
     ascending = _sort(logits)
-    out = ascending.softmax(1).cumsum(1) <= (1 - p).to(logits.dtype)[:, None]
+    out = ascending.softmax(1).cumsum(1) <= on_device((1 - p).to(logits.dtype)[:, None], logits.device)
     first_in = out.sum(1, keepdim=True).clamp(max=logits.shape[1] - 1)
     return logits >= ascending.gather(1, first_in)
 

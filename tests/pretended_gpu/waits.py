@@ -73,7 +73,7 @@ def _waits_of(name: str, arguments: Sequence, keywords: Mapping[str, object]) ->
     elif name == "copy_":
         to, source = arguments[:2]
         non_blocking = arguments[2] if len(arguments) > 2 else keywords.get("non_blocking", False)
-        if to.device.type != source.device.type:
+        if to.device.type != source.device.type and source.numel():
             on_host = to if to.device.type == "cpu" else source
             if not (non_blocking and on_host.is_pinned()):
                 yield "to host" if to is on_host else "to device"
