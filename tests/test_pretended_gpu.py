@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests.pretended_cases import LINEAR
 from tests.pretended_gpu.faults import Fault
-from tests.pretended_gpu.launch import needs_pretended_gpu, run_pretended
+from tests.pretended_gpu.launch import needs_pretended_gpu, run_pretended, what_is_missing
 from tests.pretended_gpu.report import read_reports
 from tests.pretended_gpu.runtime import compiled_library
 from tests.pretended_gpu.settings import Settings, as_environment
@@ -140,6 +140,26 @@ def test_settings_come_from_the_environment_and_unknown_ones_are_refused(monkeyp
     assert Settings.from_environment() == Settings(gpus=2, report="out")
     with pytest.raises(ValueError, match=r"MEMORY.*there are .*GPU_MIB"):
         as_environment({"MEMORY": 1})
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "missing"),
+    [
+        ("sys.platform", "darwin", "needs Linux"),
+        ("torch.version.cuda", None, "built for no CUDA"),
+        ("torch.version.cuda", "12.8", "this one is built for 12.8"),
+        ("tests.pretended_gpu.launch.compiler", lambda: None, "C compiler named cc or gcc"),
+        ("tests.pretended_gpu.launch.cuda_headers", lambda: None, "headers of the package triton"),
+    ],
+)
+def test_what_is_missing_is_named(monkeypatch, where, value, missing):
+    for name, there in (("sys.platform", "linux"), ("torch.version.cuda", "13.2")):
+        monkeypatch.setattr(name, there)
+    for name in ("compiler", "cuda_headers"):
+        monkeypatch.setattr(f"tests.pretended_gpu.launch.{name}", lambda: "there")
+    assert what_is_missing() == ""
+    monkeypatch.setattr(where, value)
+    assert missing in what_is_missing()
 
 
 @pytest.mark.slow
