@@ -95,7 +95,7 @@ def test_images_of_a_lost_worker_are_tried_again(cluster, tmp_path):
 def test_an_error_of_the_whole_run_ends_it(cluster, tmp_path):
     config = engine_settings(tmp_path, address=cluster.address)
     with pytest.raises(UserError, match="the disk is full"):
-        ended(tiny, config, ["image", "slow", "stop"])
+        ended(tiny, config, ["image", "slow", "halt"])
     assert not still_there([int(path.read_text()) for path in tmp_path.glob(".slow*")])
     with pytest.raises(UserError, match=r"of the Ray cluster has no /nowhere/recipe\.py: all its machines need this checkout"):
         list(run_through(Job("/nowhere/recipe.py", "loop", config), config, ["image"]))

@@ -45,6 +45,10 @@ def misbehave(name: str, folder: Path) -> None:
             raise ZeroDivisionError("oops")
         case "stop":
             raise UserError("the disk is full")
+        case "halt":  # as soon as another worker has begun "slow"
+            while not (folder / ".slow").exists() or not (folder / ".slow").read_text():
+                time.sleep(0.05)
+            raise UserError("the disk is full")
         case "exit":
             print("last words", flush=True)
             os._exit(7)
