@@ -63,6 +63,12 @@ def half_removed(folder, ignore_errors=False):
         os.unlink(path)  # noqa: PTH108 (Path's own counts as a step)
 
 
+@pytest.fixture(autouse=True)
+def no_wait_for_the_disk(monkeypatch):
+    """Only a crash of the machine loses what was written but not flushed, and no process here dies that way."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def images(tmp_path):
     return draw_images(tmp_path / "images", ["a", "b", "c", "d", "e"])
