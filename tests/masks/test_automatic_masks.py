@@ -86,7 +86,7 @@ def test_equals_segment_anything_with_the_shipped_weights(model, demo_images, ar
 @pytest.mark.parametrize("area", [0, 100])
 def test_equals_segment_anything_at_the_demo_settings(model, demo_images, area):
     config = replace(DEMO, min_mask_region_area=area)
-    for path in sorted(demo_images.iterdir())[3:6]:
+    for path in sorted(demo_images.iterdir())[3:5]:
         image = np.array(Image.open(path).convert("RGB"))
         assert_same(AutomaticMasks(model, config).generate(image), Reference(model, config)(image))
 
