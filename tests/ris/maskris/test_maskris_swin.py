@@ -25,7 +25,7 @@ def band(place: int, length: int, window: int) -> int:
 
 
 def attended(block: PaddedBlock, normed: torch.Tensor) -> torch.Tensor:
-    """Liu et al., ICCV 2021, sec. 3.2, one window, head and patch after the other. normed: [H, W, C]."""
+    """Liu et al., ICCV 2021, sec. 3.2, one window after the other. normed: [H, W, C]."""
     window, shift = block.window_size[0], block.window_size[0] // 2
     height, width, channels = normed.shape
     high, wide = (-(-side // window) * window for side in (height, width))
@@ -38,17 +38,15 @@ def attended(block: PaddedBlock, normed: torch.Tensor) -> torch.Tensor:
         for left in range(0, wide, window):
             # Of a place in the rolled map: where it came from, and its bands.
             cells = [(row, column) for row in range(top, top + window) for column in range(left, left + window)]
-            places = [((row + shift) % high, (column + shift) % wide) for row, column in cells]
+            rows, columns = [(row + shift) % high for row, _ in cells], [(column + shift) % wide for _, column in cells]
             bands = [(band(row, high, window), band(column, wide, window)) for row, column in cells]
-            for (row, column), own, own_band in zip(cells, places, bands, strict=True):
-                offsets = [(row - r + window - 1) * (2 * window - 1) + column - c + window - 1 for r, c in cells]
-                apart = torch.tensor([-100.0 if each != own_band else 0.0 for each in bands])
-                heads = []
-                for head in range(block.attn.num_heads):
-                    keys, values = (torch.stack([each[place][head] for place in places]) for each in (key, value))
-                    scores = keys @ query[own][head] * block.attn.scale + table[offsets, head] + apart
-                    heads.append(scores.softmax(0) @ values)
-                result[own] = block.attn.proj(torch.cat(heads))
+            offsets = torch.tensor(
+                [[(r - s + window - 1) * (2 * window - 1) + c - d + window - 1 for s, d in cells] for r, c in cells]
+            )
+            apart = torch.tensor([[-100.0 if own != other else 0.0 for other in bands] for own in bands])
+            queries, keys, values = (each[rows, columns].transpose(0, 1) for each in (query, key, value))
+            scores = queries @ keys.transpose(1, 2) * block.attn.scale + table[offsets].permute(2, 0, 1) + apart
+            result[rows, columns] = block.attn.proj((scores.softmax(2) @ values).transpose(0, 1).flatten(1))
     return result[:height, :width]
 
 
