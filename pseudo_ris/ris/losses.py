@@ -84,4 +84,4 @@ def _losses(logits: torch.Tensor, target: torch.Tensor, weights: tuple[float, fl
 
 def _weighted(target: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
     """Each class's probability times its weight: float [B, 2, H, W]."""
-    return target * target.new_tensor(weights)[:, None, None]
+    return torch.stack([weight * share for weight, share in zip(weights, target.unbind(1), strict=True)], dim=1)

@@ -220,21 +220,21 @@ def test_a_vocabulary_larger_than_the_word_table_is_refused(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("published", ["swin_base_patch4_window7_224", "swin_base_patch4_window12_384"])
-def test_swin_b_and_bert_base_arrive_whole(tmp_path, published):
+def test_swin_b_and_bert_base_arrive_whole(tmp_path):
+    """The published Swin-B first, then that with windows of 12, without BERT."""
     with torch.device("meta"):
-        swin, bert = create_model(published), BertForPreTraining(BertConfig())
-    swin_tensors, bert_tensors = random_state(swin, 1), random_state(bert, 2)
-    torch.save(swin_tensors, tmp_path / "swin.pth")
+        swins = [create_model(f"swin_base_patch4_{name}") for name in ("window7_224", "window12_384")]
+        bert = BertForPreTraining(BertConfig())
+    bert_tensors = random_state(bert, 2)
     save_file(bert_tensors, tmp_path / "bert.safetensors")
     pieces = [*PIECES, *(f"piece{number}" for number in range(30_522 - len(PIECES)))]
-    model = build(
-        size="base",
-        image_weights=str(tmp_path / "swin.pth"),
-        text_weights=str(tmp_path / "bert.safetensors"),
-        vocabulary=write_vocabulary(tmp_path, pieces),
-        words=20,
-    )
-    assert_arrived(model.image.trunk, swin_tensors)
-    assert_arrived(model.language.bert, bert_tensors)
-    assert model.tokenizer.vocabulary == 30_522
+    vocabulary = write_vocabulary(tmp_path, pieces)
+    text = {"text_weights": str(tmp_path / "bert.safetensors"), "vocabulary": vocabulary, "words": 20}
+    for swin, others in zip(swins, (text, {}), strict=True):
+        swin_tensors = random_state(swin, 1)
+        torch.save(swin_tensors, tmp_path / "swin.pth")
+        model = build(size="base", image_weights=str(tmp_path / "swin.pth"), **others)
+        assert_arrived(model.image.trunk, swin_tensors)
+        if others:
+            assert_arrived(model.language.bert, bert_tensors)
+            assert model.tokenizer.vocabulary == 30_522
