@@ -38,7 +38,7 @@ class Measured:
 @torch.inference_mode()
 def measure(name: str, architecture: str, device_name: str, precision: str, repeats: int) -> Measured:
     """Runs `name`'s forward pass."""
-    device = pick_device(device_name)
+    device = pick_device(device_name, allow_tf32=False)
     model = ready_model(build_sam, SamConfig(architecture=architecture, weights="random"), "sam")
     encoder = model.image_encoder.to(device, DTYPES[precision])
     images = torch.randn(1, 3, encoder.img_size, encoder.img_size, generator=torch.Generator().manual_seed(0))
