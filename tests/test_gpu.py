@@ -104,7 +104,10 @@ def losses(folder: Path) -> list[float]:
 
 
 def test_masks_are_the_cpus(masks):
-    found = {device: {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")} for device, folder in masks.items()}
+    found = {
+        device: {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")}
+        for device, folder in masks.items()
+    }
     assert len(found["cpu"]) >= 3 * IMAGES
     if PRETENDED:
         assert found["cuda"] == found["cpu"]
