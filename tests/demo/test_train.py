@@ -52,6 +52,6 @@ def test_training_runs_on_a_gpu(tmp_path, monkeypatch):
             monkeypatch.setattr(module, name, 2)
     draw_training_scenes(tmp_path, seed=0, ordinary=6, free=4, workers=1)
     for name in MODELS:
-        train_model(name, tmp_path, tmp_path, 0, 2, "cuda")
+        train_model(name, tmp_path, tmp_path, 0, 1, "cuda")
         LOADERS[name](str(tmp_path / f"{name}.safetensors"))
     assert torch.cuda.max_memory_allocated() > 2**20
