@@ -119,7 +119,7 @@ def main() -> None:
     if what_is_missing():
         sys.exit(what_is_missing())
     with tempfile.TemporaryDirectory() as folder:
-        done = run_pretended([__file__, INSIDE, folder])
+        done = run_pretended([__file__, INSIDE, folder], timeout=3600)
     if done.returncode:
         sys.exit(done.stderr)
     counts = json.loads(done.stdout.splitlines()[-1])
