@@ -1,5 +1,6 @@
 import platform
 import shutil
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from pseudo_ris.distinctiveness.nouns import (
     noun_prompt,
     with_noun_finder,
 )
+from pseudo_ris.engine.job import Job, Stopped
+from pseudo_ris.engine.worker import work
 from pseudo_ris.errors import UserError
 
 CAPTIONS = [
@@ -197,7 +200,7 @@ def options(tmp_path, demo_images):
 def test_workers_are_handed_the_finder_that_the_command_has_chosen(monkeypatch, options, installed):
     handed = []
     monkeypatch.setattr(nouns, "find_spec", lambda name: "a spec" if installed else None)
-    monkeypatch.setattr(stage2, "run_loop", lambda loop, config, run: handed.append(config))
+    monkeypatch.setattr(stage2, "run_loop", lambda loop, config, *_: handed.append(config))
     stage2.main([*options, "--engine=local", "--workers=2"])
     assert [config.scoring.noun_finder for config in handed] == ["spacy" if installed else "rules"]
 
@@ -206,8 +209,12 @@ def test_a_worker_without_the_model_stops_the_run_instead_of_taking_the_rules(mo
     monkeypatch.setattr(nouns, "find_spec", lambda name: None)
     monkeypatch.setattr(spacy, "load", missing_model)
     config = CaptionGenerationConfig(scoring=ScoringConfig(noun_finder="spacy"))
-    with pytest.raises(UserError, match=r"download_weights.sh en_core_web_lg"):
-        stage2.write_expressions(config, None)
+    ours, workers = Pipe()
+    ours.send(Job.of(stage2.write_expressions, config))
+    work(workers)
+    stopped = ours.recv()
+    assert isinstance(stopped, Stopped)
+    assert "download_weights.sh en_core_web_lg" in stopped.message
 
 
 @pytest.mark.slow
