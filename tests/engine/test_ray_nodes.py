@@ -20,7 +20,7 @@ from pseudo_ris.runs import EXIT_FAILURES
 from pseudo_ris.status_file import STATUS_FILES
 
 ROOT = Path(__file__).parents[2]
-SCENES = 200
+SCENES = 100
 STORE = 100 << 20
 MASKS_OPTIONS = ["--sam.points_per_side", "4"]
 PAIRS_OPTIONS = ["--decoding.top_k", "[5]", "--decoding.top_p", "[]", "--decoding.beams", "1", "--decoding.beam_groups", "1"]
@@ -43,16 +43,21 @@ def workplace(tmp_path) -> Path:
     (checkout / ".venv" / "bin" / "activate").write_text(f"export PATH='{Path(sys.executable).parent}':$PATH\n")
     for name in ("one", "cluster"):
         (tmp_path / name).mkdir()
-    write_coco_scenes((draw_scene("evaluation", 7, index) for index in range(SCENES)), tmp_path / "scenes")
     return tmp_path
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # or they wait for the one process beside them
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
-    yield cluster
-    cluster.shutdown()
+@pytest.fixture(scope="module")
+def cluster():
+    """One node of one core."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # or they wait for the one process beside them
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
+        yield cluster
+        cluster.shutdown()
+
+
+def draw_scenes(workplace: Path, number: int) -> None:
+    write_coco_scenes((draw_scene("evaluation", 7, index) for index in range(number)), workplace / "scenes")
 
 
 def on_the_cluster(workplace: Path, address: str, *options: str) -> subprocess.Popen[bytes]:
@@ -91,6 +96,7 @@ def wait_for_half(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def test_a_killed_node_leaves_no_trace_in_the_files(workplace, cluster):
+    draw_scenes(workplace, SCENES)
     (workplace / "scenes" / "images" / "broken.jpg").write_bytes(b"no image")
     with ThreadPoolExecutor(1) as other:
         reference = other.submit(in_one_process, workplace)
@@ -109,6 +115,7 @@ def test_a_killed_node_leaves_no_trace_in_the_files(workplace, cluster):
 
 
 def test_a_stage_that_cannot_work_ends_the_script(workplace, cluster):
+    draw_scenes(workplace, 1)
     process = on_the_cluster(workplace, cluster.address, "--sam.weights", "none.pth")
     said = process.communicate()[0].decode()
     assert process.returncode == 2, said
