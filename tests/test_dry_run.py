@@ -15,8 +15,11 @@ from pseudo_ris.interchange.pairs import read_pairs
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPH = ROOT / "tests" / "parity" / "golden" / "cutler" / "image_0.jpg"
 # Fewer prompts, objects and tokens than the presets': the models are full size, the work is not.
-FEWER_MASKS = ("--sam.points_per_side", "2", "--cutler.score_threshold", "0.6")
-FEWER_TOKENS = ("--decoding.max_length", "6", "--decoding.top_k", "[5]", "--decoding.top_p", "[0.4]")
+FEWER_MASKS = ("--sam.points_per_side", "2", "--cutler.score_threshold", "0.63")
+FEWER_TOKENS = (
+    *("--decoding.min_length", "2", "--decoding.max_length", "4", "--decoding.beams", "2", "--decoding.beam_groups", "2"),
+    *("--decoding.top_k", "[5]", "--decoding.top_p", "[0.4]"),
+)
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ LOADERS = {
 @pytest.mark.slow
 def test_two_steps_of_all_four_models(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert main(["--steps", "2", "--scenes", "40", "--free-scenes", "20", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    assert main(["--steps", "2", "--scenes", "12", "--free-scenes", "8", "--out", str(tmp_path), "--device", "cpu"]) == 0
     for name, load in LOADERS.items():
         load(str(tmp_path / f"{name}.safetensors"))
 

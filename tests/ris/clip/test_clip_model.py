@@ -230,11 +230,11 @@ def test_other_clips_are_refused(size, word):
 @pytest.mark.slow
 @pytest.mark.parametrize("adapters", [False, True])
 def test_rn50_at_full_size_takes_a_step(adapters):
-    config = ModelConfig(size="RN50", image_weights="random", input_size=416, words=17, adapters=adapters)
+    config = ModelConfig(size="RN50", image_weights="random", input_size=224, words=17, adapters=adapters)
     model = build_model(config, 0)
     assert isinstance(model.neck.coarse[1], nn.GroupNorm)
-    images, tokens, attention = inputs(model, ("a dog",), 416)
-    batch = {"image": images, "tokens": tokens, "attention": attention, "mask": torch.zeros(1, 416, 416)}
+    images, tokens, attention = inputs(model, ("a dog",), 224)
+    batch = {"image": images, "tokens": tokens, "attention": attention, "mask": torch.zeros(1, 224, 224)}
     optimizer = torch.optim.AdamW([{"params": group["params"]} for group in model.parameter_groups()], lr=1e-4)
     losses = []
     for _ in range(2):

@@ -12,15 +12,15 @@ from pseudo_ris.ris.schedule import build_optimizer
 
 
 @pytest.mark.slow
-def test_swin_b_and_bert_base_train_and_evaluate_at_448_pixels():
-    config = ModelConfig("maskris", "base", image_weights="none", input_size=448, words=20)
+def test_swin_b_and_bert_base_train_and_evaluate_at_224_pixels():
+    config = ModelConfig("maskris", "base", image_weights="none", input_size=224, words=20)
     model = build_model(config, seed=0)
     optimizer = build_optimizer(model, ScheduleConfig())
     tokens, attention = model.tokenizer(["the large red ball on the left"])
-    truth = torch.zeros(1, 448, 448)
-    truth[:, 100:300, 50:200] = 1
+    truth = torch.zeros(1, 224, 224)
+    truth[:, 50:150, 25:100] = 1
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(1, 3, 448, 448, generator=generator)
+    images = torch.randn(1, 3, 224, 224, generator=generator)
     batch = {"image": images, "tokens": tokens, "attention": attention, "mask": truth}
 
     loss = training_loss(model, batch, MaskingConfig(), seeds=[0])
@@ -34,5 +34,5 @@ def test_swin_b_and_bert_base_train_and_evaluate_at_448_pixels():
 
     optimizer.zero_grad(set_to_none=True)
     with torch.inference_mode():
-        logits = model.eval().upsampled(model(images, tokens, attention), 448)
-    assert logits.shape == (1, 2, 448, 448) and logits.isfinite().all()
+        logits = model.eval().upsampled(model(images, tokens, attention), 224)
+    assert logits.shape == (1, 2, 224, 224) and logits.isfinite().all()
