@@ -22,11 +22,28 @@ LOADERS = {
 }
 
 
+@pytest.fixture
+def small_batches(monkeypatch):
+    small = {train_cutler: ("BATCH", "STATISTICS_BATCHES"), train_sam: ("IMAGES_PER_STEP",), train_coca: ("BATCH",)}
+    for module, names in {**small, train_clip: ("BATCH", "MASKED")}.items():
+        for name in names:
+            monkeypatch.setattr(module, name, 2)
+
+
 @pytest.mark.slow
-def test_two_steps_of_all_four_models(tmp_path, monkeypatch):
+def test_the_command_trains_in_processes_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert main(["--steps", "2", "--scenes", "12", "--free-scenes", "8", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    options = ["--steps", "2", "--scenes", "12", "--free-scenes", "8", "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*options, "--models", "coca", "clip"]) == 0
+    for name in ("coca", "clip"):
+        LOADERS[name](str(tmp_path / f"{name}.safetensors"))
+
+
+@pytest.mark.slow
+def test_two_steps_of_all_four_models(tmp_path, small_batches):
+    draw_training_scenes(tmp_path, seed=0, ordinary=6, free=4, workers=1)
     for name, load in LOADERS.items():
+        train_model(name, tmp_path, tmp_path, 0, 2, "cpu")
         load(str(tmp_path / f"{name}.safetensors"))
 
 
@@ -44,12 +61,7 @@ def test_embedded_weights_are_finite_and_load(name):
 
 
 @pytest.mark.gpu
-def test_training_runs_on_a_gpu(tmp_path, monkeypatch):
-    """The batches are small, so that it takes seconds on a pretended GPU, too."""
-    small = {train_cutler: ("BATCH", "STATISTICS_BATCHES"), train_sam: ("IMAGES_PER_STEP",), train_coca: ("BATCH",)}
-    for module, names in {**small, train_clip: ("BATCH", "MASKED")}.items():
-        for name in names:
-            monkeypatch.setattr(module, name, 2)
+def test_training_runs_on_a_gpu(tmp_path, small_batches):
     draw_training_scenes(tmp_path, seed=0, ordinary=6, free=4, workers=1)
     for name in MODELS:
         train_model(name, tmp_path, tmp_path, 0, 1, "cuda")

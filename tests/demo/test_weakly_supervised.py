@@ -15,8 +15,6 @@ from pseudo_ris.ris.config import TrainConfig
 from pseudo_ris.ris.evaluation import Results, SentenceScore
 from pseudo_ris.ris.metrics import Overlap
 
-NEITHER = "pseudo pairs, neither calibrated nor filtered"
-
 
 def config_of(row, out: Path) -> TrainConfig:
     return parse_config(TrainConfig, [f"--config={CONFIG}", "--data.dataset=drawn", *row.options(out)], "")
@@ -58,20 +56,18 @@ def test_a_failed_command_is_named_with_its_reason(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_way_and_once_more(tmp_path, monkeypatch, capsys):
-    """With pairs of both kinds; the other rows differ in options only, see above, and take a process each."""
-    rows = [row for row in ROWS if row.name in (GROUND_TRUTH, NEITHER, BOTH)]
+    """With one row of each source of data; the others differ in options only, see above, and take a process each."""
+    rows = [row for row in ROWS if row.name in (GROUND_TRUTH, BOTH)]
     monkeypatch.setattr(weakly_supervised, "ROWS", rows)
     options = ["--out", str(tmp_path / "out"), "--train", "4", "--val", "2", "--test", "6", "--steps", "2", "--workers", "2"]
     assert weakly_supervised.main(options) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(figures["rows"]) == [row.name for row in rows] == [GROUND_TRUTH, NEITHER, BOTH]
+    assert list(figures["rows"]) == [row.name for row in rows] == [GROUND_TRUTH, BOTH]
     assert figures["oiou_pseudo"] == figures["rows"][BOTH]["oiou"]
     assert figures["oiou_ground_truth"] == figures["rows"][GROUND_TRUTH]["oiou"]
     assert all(0 <= row["oiou"] <= 1 for row in figures["rows"].values())
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/models/*/best.pt")}
     assert len(trained) == len(rows)
-    monkeypatch.setattr(weakly_supervised, "ROWS", [rows[0], rows[2]])
     assert weakly_supervised.main(options) == 0
-    again = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
-    assert again == {name: figures["rows"][name] for name in (GROUND_TRUTH, BOTH)}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == figures["rows"]
     assert {path: path.stat().st_mtime_ns for path in trained} == trained

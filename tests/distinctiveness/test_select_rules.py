@@ -165,8 +165,8 @@ def test_every_rule_leaves_what_a_loop_over_the_rows_leaves(tmp_path_factory, se
 
 @pytest.mark.slow
 @given(selections())
-@settings(deadline=None, max_examples=2000)
-def test_every_rule_leaves_what_a_loop_leaves_of_2000_tables(tmp_path_factory, selection):
+@settings(deadline=None, max_examples=600)
+def test_every_rule_leaves_what_a_loop_leaves_of_600_tables(tmp_path_factory, selection):
     check_against_the_loop(*selection, tmp_path_factory.getbasetemp() / "rules.csv")
 
 

@@ -20,7 +20,7 @@ from pseudo_ris.runs import EXIT_FAILURES
 from pseudo_ris.status_file import STATUS_FILES
 
 ROOT = Path(__file__).parents[2]
-SCENES = 100
+SCENES = 40
 STORE = 100 << 20
 MASKS_OPTIONS = ["--sam.points_per_side", "4"]
 PAIRS_OPTIONS = ["--decoding.top_k", "[5]", "--decoding.top_p", "[]", "--decoding.beams", "1", "--decoding.beam_groups", "1"]
