@@ -7,6 +7,7 @@ loader = DataLoader(PairsDataset(targets), batch_size=16, shuffle=True, num_work
 from __future__ import annotations
 
 from collections.abc import Sequence
+from traceback import clear_frames
 from typing import Literal
 
 import numpy as np
@@ -91,7 +92,12 @@ class PairsDataset(Dataset[Sample]):
 
 
 def reason_of(error: BadInputError) -> str:
-    """Why a sample cannot be made, in one line; the error of a loader's worker comes with the worker's traceback."""
+    """Why a sample cannot be made, in one line; the error of a loader's worker comes with the worker's traceback.
+
+    Clears the frames of the error: torch raises it in a cycle with the loader, and a loader that the garbage collector finds
+    cannot tell its workers to end, but waits 5 s for each and then kills it.
+    """
+    clear_frames(error.__traceback__)
     return str(error).splitlines()[-1].rpartition("BadInputError: ")[2]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from functools import partial
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -130,6 +131,7 @@ def test_workers_give_the_same_scores_in_the_same_order_and_name_what_cannot_be_
     with pytest.raises(UserError, match=r"^cannot evaluate b\.png, mask 7: b\.png") as caught:
         scores_of(ColourModel(64, "letterbox"), [*targets, broken, *targets], workers=2)
     assert "\n" not in str(caught.value)
+    assert not active_children()
 
 
 def test_results_gathered_from_shards_are_those_of_one():
