@@ -18,6 +18,9 @@ LOGITS_AT_ONCE = 2**21
 POSITIONS_AT_ONCE = 1024
 """Positions that pass the dense layers together on a CPU, for the same reason."""
 
+Biases = tuple[torch.Tensor, torch.Tensor]
+"""What is added to the logits of a query and each row of keys, [heads, h, w, h], and each column of keys, [heads, h, w, w]."""
+
 CHANNELS_ALIGNED = 8
 """Fused attention kernels need a multiple of so many channels in half precision; others fall back to plain products."""
 
@@ -50,59 +53,44 @@ def _attention(attention: Attention, hidden: torch.Tensor) -> torch.Tensor:
     batch, height, width, _ = hidden.shape
     qkv = attention.qkv(hidden).view(batch, height, width, 3, attention.num_heads, -1)
     query, key, value = qkv.permute(3, 0, 4, 1, 2, 5).flatten(1, 2).unbind()  # each [b * heads, h, w, d]
-    row_bias = column_bias = None
+    biases = None
     if attention.use_rel_pos:
         rows, columns = get_rel_pos(height, height, attention.rel_pos_h), get_rel_pos(width, width, attention.rel_pos_w)
-        row_bias = query @ rows.transpose(1, 2)  # [b * heads, h, w, h]: of a query, to each row of keys
-        column_bias = (query.transpose(1, 2) @ columns.transpose(1, 2)).transpose(1, 2)
+        biases = query @ rows.transpose(1, 2), (query.transpose(1, 2) @ columns.transpose(1, 2)).transpose(1, 2)
     mix = _mix_fused if hidden.is_cuda else _mix_in_portions
-    mixed = mix(query * attention.scale, key, value, row_bias, column_bias)
+    mixed = mix(query * attention.scale, key, value, biases)
     return attention.proj(mixed.unflatten(0, (batch, -1)).permute(0, 2, 3, 1, 4).flatten(3))
 
 
-def _mix_fused(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    row_bias: torch.Tensor | None,
-    column_bias: torch.Tensor | None,
-) -> torch.Tensor:
+def _mix_fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, biases: Biases | None) -> torch.Tensor:
     """`_mix_in_portions` by one fused kernel, which keeps no logits.
 
     Relative positions become channels: with r and c a query's biases to the rows and columns of keys, and e one-hot vectors,
     q k + r[row] + c[column] = [q, r, c] [k, e_row, e_column]. A bias tensor would hold all pairs of positions again.
     """
-    if row_bias is not None and column_bias is not None:
+    if biases is not None:
         heads, height, width, channels = key.shape
         of_row, of_column = (torch.eye(size, device=key.device, dtype=key.dtype) for size in (height, width))
         unused = (0, -(channels + height + width) % CHANNELS_ALIGNED)
-        query = pad(torch.cat([query, row_bias, column_bias], -1), unused)
+        query = pad(torch.cat([query, *biases], -1), unused)
         place = torch.cat([of_row[:, None].expand(-1, width, -1), of_column.expand(height, -1, -1)], -1)
         key = pad(torch.cat([key, place.expand(heads, -1, -1, -1)], -1), unused)
     flat = (tensor.flatten(1, 2)[None] for tensor in (query, key, value))
     return scaled_dot_product_attention(*flat, scale=1.0)[0].view(value.shape)
 
 
-def _mix_in_portions(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    row_bias: torch.Tensor | None,
-    column_bias: torch.Tensor | None,
-) -> torch.Tensor:
-    """What each position sees of the others, [heads, h, w, d] like scaled queries, keys and values; a portion at a time.
-
-    row_bias: [heads, h, w, h], column_bias: [heads, h, w, w], added to the logits of a query and each row or column of keys.
-    """
+def _mix_in_portions(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, biases: Biases | None) -> torch.Tensor:
+    """What each position sees of the others, [heads, h, w, d] like scaled queries, keys and values; a portion at a time."""
     height, width = query.shape[1:3]
     keys, values = key.flatten(1, 2).transpose(1, 2), value.flatten(1, 2)
     mixed = torch.empty_like(query)
     for heads, rows in _portions(query.shape[:3], LOGITS_AT_ONCE):
         some = query[heads, rows]
         logits = torch.bmm(some.flatten(1, 2), keys[heads]).view(*some.shape[:3], height, width)
-        if row_bias is not None and column_bias is not None:
-            logits += row_bias[heads, rows, :, :, None]
-            logits += column_bias[heads, rows, :, None]
+        if biases is not None:
+            of_rows, of_columns = biases
+            logits += of_rows[heads, rows, :, :, None]
+            logits += of_columns[heads, rows, :, None]
         shares = logits.view(len(some), -1, height * width).softmax(-1)
         mixed[heads, rows] = torch.bmm(shares, values[heads]).view(some.shape)
     return mixed
