@@ -30,9 +30,11 @@ from unittest.mock import patch
 
 from common import print_json, print_table
 
-from tests.pretended_gpu.launch import run_pretended, what_is_missing
-
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # tests/ and the recipes are not installed
+
+from tests.pretended_gpu.launch import run_pretended, what_is_missing  # noqa: E402
+
 INSIDE = "--inside"
 SCENES = (1, 3)
 STAGES = ("stage1", "stage2")

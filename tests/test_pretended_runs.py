@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,11 @@ def test_waits_for_each_image_leave_out_the_start():
     )
     counts = {"stage1": [few, many], "stage2": [few, few], "decoding_waits": 9, "decoding_steps": 2}
     assert figures_of(counts) == {"stage1_per_image": 6.0, "stage2_per_image": 0.0, "per_decoding_step": 4.5}
+
+
+@pytest.mark.slow
+def test_the_benchmark_starts_from_any_folder(tmp_path):
+    command = [sys.executable, str(Path(__file__).parents[1] / "benchmarks" / "synchronisations.py"), "--help"]
+    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
