@@ -126,7 +126,8 @@ def draw_world(out: Path, options: argparse.Namespace, machine: Machine) -> None
 def make_pairs(out: Path, machine: Machine) -> None:
     """Stages 1 and 2 on the training images: masks, and pairs with and without calibrated sampling. Raises UserError."""
     common = ["--config=configs/demo.yaml", f"--images={out / 'world' / 'images' / 'train'}", f"--masks={out / 'masks'}"]
-    common += ["--engine=local", f"--workers={machine.workers}"]
+    if machine.workers > 1:
+        common += ["--engine=local", f"--workers={machine.workers}"]
     machine.run([[str(STAGES[0]), *common]], out / "logs" / "masks")
     for name, calibration in (("calibrated", "mean"), ("plain", "none")):
         own = [f"--output={out / name}", f"--decoding.calibration={calibration}"]

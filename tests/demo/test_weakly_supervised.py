@@ -59,7 +59,7 @@ def test_the_whole_way_and_once_more(tmp_path, monkeypatch, capsys):
     """With one row of each source of data; the others differ in options only, see above, and take a process each."""
     rows = [row for row in ROWS if row.name in (GROUND_TRUTH, BOTH)]
     monkeypatch.setattr(weakly_supervised, "ROWS", rows)
-    options = ["--out", str(tmp_path / "out"), "--train", "3", "--val", "2", "--test", "6", "--steps", "2", "--workers", "2"]
+    options = ["--out", str(tmp_path / "out"), "--train", "3", "--val", "2", "--test", "6", "--steps", "2", "--workers", "1"]
     assert weakly_supervised.main(options) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(figures["rows"]) == [row.name for row in rows] == [GROUND_TRUTH, BOTH]
