@@ -14,9 +14,10 @@ setup(
     version="0.1.0",
     description="Turns unlabeled images into mask-expression pairs for referring image segmentation",
     license="Apache-2.0",
+    entry_points={"console_scripts": ["pseudo-ris = pseudo_ris.cli.main:run"]},
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["pseudo_ris", "pseudo_ris.*"]),
-    package_data={"pseudo_ris.demo": ["weights/*"], "pseudo_ris.report": ["page.html", "style.css", "page.js"]},
+    package_data={"pseudo_ris.assets": ["weights/*"], "pseudo_ris.report": ["page.html", "style.css", "page.js"]},
     install_requires=[
         "torch>=2.14",
         "torchvision>=0.29",

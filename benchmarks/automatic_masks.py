@@ -27,11 +27,11 @@ from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
+from pseudo_ris.checkpoints.weights import ready_model
 from pseudo_ris.config import SamConfig
-from pseudo_ris.device import pick_device
-from pseudo_ris.masks.automatic_masks import AutomaticMasks, SamMasks
-from pseudo_ris.masks.sam import build_sam
-from pseudo_ris.weights import ready_model
+from pseudo_ris.io.device import pick_device
+from pseudo_ris.models.sam.automatic_masks import AutomaticMasks, SamMasks
+from pseudo_ris.models.sam.segmenter import build_sam
 
 ROOT = Path(__file__).parents[1]
 SCENES = ROOT / "datasets" / "demo" / "images"

@@ -30,8 +30,8 @@ from common import print_json, print_table
 from end_to_end import PAIRS, STAGE1, STAGE2
 from stage_runs import watch_memory
 
-from pseudo_ris.files import file_digest
-from pseudo_ris.status_file import STATUS_FILES
+from pseudo_ris.io.files import file_digest
+from pseudo_ris.runtime.status_file import STATUS_FILES
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "datasets" / "demo"
@@ -59,6 +59,10 @@ class DemoRun:
         return sum(self.seconds.values())
 
 
+COMMAND = "pseudo_ris.cli"
+"""The module behind `pseudo-ris`."""
+
+
 def demo_commands(scenes: Path, folder: Path) -> dict[str, list[str]]:
     """Arguments of the interpreter for each step of scripts/demo.sh, with results in `folder`."""
     pairs = f"{folder}/pairs"
@@ -67,8 +71,8 @@ def demo_commands(scenes: Path, folder: Path) -> dict[str, list[str]]:
     return {
         "masks": [str(STAGE1), "--config", "configs/demo.yaml", *common],
         "expressions": [str(STAGE2), "--config", "configs/demo.yaml", *common, "--output", pairs],
-        "table": ["-m", "pseudo_ris.demo.summary", "--scenes", str(scenes), *masks, "--output", pairs],
-        "sheet": ["-m", "pseudo_ris.contact_sheet", *common, "--pairs", f"{pairs}/{PAIRS}", "--sheet", f"{pairs}/sheet.png"],
+        "table": ["-m", COMMAND, "lab", "summary", "--scenes", str(scenes), *masks, "--output", pairs],
+        "sheet": ["-m", COMMAND, "contact-sheet", *common, "--pairs", f"{pairs}/{PAIRS}", "--sheet", f"{pairs}/sheet.png"],
     }
 
 

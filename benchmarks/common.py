@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from pseudo_ris.device import peak_host_bytes
+from pseudo_ris.io.device import peak_host_bytes
 
 Result = TypeVar("Result")
 

@@ -36,12 +36,12 @@ from typing import Any
 import torch
 from common import in_fresh_process, peak_bytes, print_json, print_table
 
-from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.distinctive import distractor_weights, keyed_draw, sample, sampled_rows
 from pseudo_ris.captions.noise import token_uniform
 from pseudo_ris.captions.sampling import Row
 from pseudo_ris.config import CocaConfig, DecodingConfig
-from pseudo_ris.device import pick_device
+from pseudo_ris.io.device import pick_device
+from pseudo_ris.models.coca.captioner import CocaCaptioner, CocaImages
 
 IMAGE_ID = "benchmark"
 GEMM_SIDE = 2048

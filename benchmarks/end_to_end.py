@@ -32,8 +32,8 @@ from typing import Any
 
 from common import in_fresh_process, print_json, print_table
 
-from pseudo_ris.interchange.pair_rows import Row
-from pseudo_ris.interchange.pairs import read_pairs
+from pseudo_ris.pairs.assembly import read_pairs
+from pseudo_ris.pairs.rows import Row
 
 ROOT = Path(__file__).parents[1]
 BEFORE = "af55615c73"
@@ -142,14 +142,14 @@ def profile(threads: int) -> Mapping[str, float]:
     import generate_masks.cutler_sam_masks as stage1
     import generate_pseudo_supervision.distinctive_caption_generation as stage2
     from pseudo_ris.captions import distinctive
-    from pseudo_ris.captions.coca import CocaCaptioner
     from pseudo_ris.distinctiveness import score
-    from pseudo_ris.distinctiveness.clip import ClipScorer
-    from pseudo_ris.interchange.parts import PartStore
     from pseudo_ris.masks import pipeline
-    from pseudo_ris.masks.cutler import Cutler
-    from pseudo_ris.masks.sam import AutomaticSam
-    from pseudo_ris.masks.store import MaskStore
+    from pseudo_ris.models.clip.scorer import ClipScorer
+    from pseudo_ris.models.coca.captioner import CocaCaptioner
+    from pseudo_ris.models.cutler.detector import Cutler
+    from pseudo_ris.models.sam.segmenter import AutomaticSam
+    from pseudo_ris.storage.caption_parts import PartStore
+    from pseudo_ris.storage.mask_store import MaskStore
 
     torch.set_num_threads(threads)
     spent: dict[str, float] = defaultdict(float)

@@ -18,9 +18,9 @@ import psutil
 from fault_cluster import TwoNodes
 from fault_runs import WORKERS, Moment, Place, Running
 
-from pseudo_ris.failures import FAILURES_FILE, write_failures
-from pseudo_ris.image_loop import Failure
-from pseudo_ris.runs import EXIT_FAILURES
+from pseudo_ris.runtime.failures import FAILURES_FILE, write_failures
+from pseudo_ris.runtime.image_loop import Failure
+from pseudo_ris.runtime.runs import EXIT_FAILURES
 
 SIGTERM_SECONDS = 10.0
 REFUSED, REFUSAL = 2, "another run is at work"

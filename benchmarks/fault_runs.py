@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from pseudo_ris.files import TEMPORARY_SUFFIX
+from pseudo_ris.io.files import TEMPORARY_SUFFIX
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {
@@ -29,7 +29,7 @@ CHEAP = {
         *("--decoding.beams", "2", "--decoding.beam_groups", "1", "--decoding.max_length", "12"),
     ],
 }
-WORKER = "pseudo_ris.engine.worker"
+WORKER = "pseudo_ris.runtime.engine.worker"
 WORKERS = 2
 LONGEST_RUN = 600.0
 POLL = 0.001

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from common import in_fresh_process, peak_bytes, print_json, print_table
 
+from pseudo_ris.checkpoints.weights import ready_model
 from pseudo_ris.config import SamConfig
-from pseudo_ris.device import DTYPES, pick_device
-from pseudo_ris.masks.image_encoder import encode_image
-from pseudo_ris.masks.sam import build_sam
-from pseudo_ris.weights import ready_model
+from pseudo_ris.io.device import DTYPES, pick_device
+from pseudo_ris.models.sam.image_encoder import encode_image
+from pseudo_ris.models.sam.segmenter import build_sam
 
 OURS, REFERENCE = "pseudo-ris", "segment_anything"
 

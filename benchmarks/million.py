@@ -25,19 +25,19 @@ from pathlib import Path
 
 from common import in_fresh_process, peak_bytes, print_json, print_table
 
-from pseudo_ris.compaction.archive import shard_paths
-from pseudo_ris.compaction.compactor import Compactor, compacting
-from pseudo_ris.compaction.inputs import image_stamps
-from pseudo_ris.compaction.rows import read_rows, write_shard
 from pseudo_ris.config import ScoringConfig, SourceConfig
-from pseudo_ris.files import digest
-from pseudo_ris.image_loop import Outcome
-from pseudo_ris.images import list_images
-from pseudo_ris.interchange.pairs import write_pairs
-from pseudo_ris.interchange.parts import PartStore
+from pseudo_ris.io.files import digest
+from pseudo_ris.io.images import list_images
+from pseudo_ris.pairs.assembly import write_pairs
 from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions
-from pseudo_ris.runs import Run
-from pseudo_ris.shards import ALL
+from pseudo_ris.runtime.image_loop import Outcome
+from pseudo_ris.runtime.runs import Run
+from pseudo_ris.runtime.shares import ALL
+from pseudo_ris.sources.fingerprints import image_stamps
+from pseudo_ris.storage.caption_parts import PartStore
+from pseudo_ris.storage.compaction.archive import shard_paths
+from pseudo_ris.storage.compaction.compactor import Compactor, compacting
+from pseudo_ris.storage.compaction.rows import read_rows, write_shard
 
 NAME = "pairs"
 A_FOLDER = 1000

@@ -25,14 +25,14 @@ from PIL import Image
 
 from pseudo_ris.captions.crops import CROP_SETS
 from pseudo_ris.config import DecodingConfig, ScoringConfig
-from pseudo_ris.demo.grammar import sample_caption
-from pseudo_ris.demo.scenes import Scene, draw_scene
-from pseudo_ris.images import read_bytes
-from pseudo_ris.interchange.pairs import write_pairs
-from pseudo_ris.interchange.parts import Part
-from pseudo_ris.masks.boxes import box_of
-from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.io.boxes import box_of
+from pseudo_ris.io.images import read_bytes
+from pseudo_ris.pairs.assembly import write_pairs
 from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions, MaskRecord
+from pseudo_ris.storage.caption_parts import Part
+from pseudo_ris.storage.mask_store import MaskStore
+from pseudo_ris.world.grammar import sample_caption
+from pseudo_ris.world.scenes import Scene, draw_scene
 
 NAME = "pairs"
 STRATEGIES = ("beam", *(f"top_k_{k}" for k in DecodingConfig().top_k), *(f"top_p_{p:g}" for p in DecodingConfig().top_p))
@@ -89,7 +89,7 @@ def random_captions(scene: Scene, index: int, masks: int, candidates: int, rng: 
 def write(folder: Path, output: Path, max_images: int) -> tuple[float, float, int, int]:
     """Seconds, CPU seconds, peak bytes of the process, and masks of a report's gallery; the report's imports are counted."""
     started, cpu_started = time.perf_counter(), time.process_time()
-    from pseudo_ris.report.__main__ import write_report
+    from pseudo_ris.report.write import write_report
 
     threshold = ScoringConfig().threshold
     report = write_report(folder / f"{NAME}.csv", folder / "images", folder / "masks", output, threshold, max_images)

@@ -3,7 +3,7 @@
     python benchmarks/selection.py --candidates 1000000 --preset recommended
 
 Random pairs (44 candidates a mask, about half of a mask's sentences different, of 2 to 16 words) are written to a temporary
-folder. Then `python -m pseudo_ris.distinctiveness.select` runs in a fresh process: seconds are those of the whole command, with
+folder. Then `pseudo-ris select` runs in a fresh process: seconds are those of the whole command, with
 the start of Python and all four files; peak memory is that process's. The loop reads the rows with read_pairs, asks open_clip's
 tokenizer and kept_candidates mask by mask, and writes the CSV only; its seconds are without start and imports. Equal CSVs are
 asserted. One thread each. The last line is one JSON object; `ratio` is of CPU seconds, which a busy machine does not change.
@@ -26,10 +26,10 @@ import numpy as np
 from common import in_fresh_process, peak_bytes, print_json, print_table
 from open_clip.tokenizer import SimpleTokenizer
 
-from pseudo_ris.distinctiveness.select import kept_candidates
-from pseudo_ris.distinctiveness.selection_rules import PRESETS
-from pseudo_ris.interchange.pair_files import writing_pairs
-from pseudo_ris.interchange.pairs import FURTHER_COLUMNS, PAPER_COLUMNS, read_pairs
+from pseudo_ris.pairs.assembly import FURTHER_COLUMNS, PAPER_COLUMNS, read_pairs
+from pseudo_ris.pairs.files import writing_pairs
+from pseudo_ris.pairs.selection import kept_candidates
+from pseudo_ris.pairs.selection_rules import PRESETS
 from pseudo_ris.records import CaptionRecord, MaskCaptions
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def peak():
     status = open("/proc/self/status").read()
     print(int(status.split("VmHWM:")[1].split()[0]) * 1024, file=sys.stderr)
 atexit.register(peak)
-runpy.run_module("pseudo_ris.distinctiveness.select", run_name="__main__", alter_sys=True)
+runpy.run_module("pseudo_ris.pairs.selection", run_name="__main__", alter_sys=True)
 """
 
 

@@ -17,10 +17,10 @@ from statistics import mean
 import psutil
 from timed_stage import READS, Notes
 
-from pseudo_ris.demo.coco_writer import IMAGES, write_coco_scenes
-from pseudo_ris.demo.scenes import draw_scene
-from pseudo_ris.engine import worker as worker_module
-from pseudo_ris.files import file_digest
+from pseudo_ris.io.files import file_digest
+from pseudo_ris.runtime.engine import worker as worker_module
+from pseudo_ris.world.coco_writer import IMAGES, write_coco_scenes
+from pseudo_ris.world.scenes import draw_scene
 
 ROOT = Path(__file__).parents[1]
 RECIPES = {

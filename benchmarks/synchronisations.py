@@ -71,7 +71,7 @@ class Decoding:
 
     def counted(self, decode: Callable) -> Callable:
         """`decode`, whose waits and decoder steps are added."""
-        from pseudo_ris.captions.decoding import PrefixDecoder
+        from pseudo_ris.models.coca.decoding import PrefixDecoder
 
         step = PrefixDecoder.step
 

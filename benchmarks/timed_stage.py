@@ -22,9 +22,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pseudo_ris.image_loop import Outcome
 from pseudo_ris.records import ImageRecord
-from pseudo_ris.runs import Run
+from pseudo_ris.runtime.image_loop import Outcome
+from pseudo_ris.runtime.runs import Run
 
 FOLDERS = ("--images", "--masks", "--output")
 READS = frozenset({"stat", "open to read", "os.listdir", "os.scandir"})

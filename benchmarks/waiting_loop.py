@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from pseudo_ris.image_loop import ImageLoop, Outcome
+from pseudo_ris.runtime.image_loop import ImageLoop, Outcome
 
 
 def settings(engine: str, workers: int, wait: float) -> SimpleNamespace:

@@ -17,10 +17,10 @@ from common import in_fresh_process
 from tqdm import tqdm
 from waiting_loop import Beginning, settings, wait_for_images
 
-from pseudo_ris.engine.run import run_loop
-from pseudo_ris.image_loop import Outcome
 from pseudo_ris.records import ImageRecord
-from pseudo_ris.runs import Run
+from pseudo_ris.runtime.engine.run import run_loop
+from pseudo_ris.runtime.image_loop import Outcome
+from pseudo_ris.runtime.runs import Run
 
 
 class NotingRun(Run):
@@ -70,7 +70,7 @@ def held_by(engine: str, images: int, workers: int) -> int:
     """How many images an engine gives a worker at once."""
     if engine == "local":
         return 1
-    from pseudo_ris.engine.on_ray import BUNDLES_IN_FLIGHT, bundle_size  # Ray is an extra
+    from pseudo_ris.runtime.engine.on_ray import BUNDLES_IN_FLIGHT, bundle_size  # Ray is an extra
 
     bundle = bundle_size(images, workers)
     return bundle * BUNDLES_IN_FLIGHT if bundle > 1 else 1

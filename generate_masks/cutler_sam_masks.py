@@ -1,105 +1,13 @@
 """Stage 1: images -> pseudo masks. CutLER finds the objects, SAM draws them.
 
-    python generate_masks/cutler_sam_masks.py                                  the embedded demo models on the demo images
-    python generate_masks/cutler_sam_masks.py --images photos --masks out      your own images
-    python generate_masks/cutler_sam_masks.py --lmdb train.lmdb --masks out    the images of an LMDB of ETRIS or CRIS
-
-The images are all of a folder, or those of a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns (--anns) or
-LMDB (--lmdb).
-
-Masks go to MASKS/<image id>/<seg id>.png (0 or 255, at the image's own size), scores and boxes to MASKS/_meta/. A run that
-was stopped goes on where it was; images that cannot be used are listed in MASKS/failures.csv (exit code 3). Processes with
---shard 0/2 and --shard 1/2 share the work; the same command without --shard then ends it. With --shard-size N finished images
-go on into files of N each, MASKS/_meta/shards/; `python -m pseudo_ris.compaction --masks MASKS` makes PNGs of them again.
+`pseudo-ris masks` is the same command; its module says more: pseudo_ris/cli/masks.py.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
-
-from pseudo_ris.entry import importing
+from pseudo_ris.runtime.entry import importing
 
 with importing():
-    import torch
-
-    from pseudo_ris.cli import announce_models, parse_config, run_recipe
-    from pseudo_ris.compaction.compactor import compacting
-    from pseudo_ris.compaction.inputs import image_stamps
-    from pseudo_ris.config import MaskGenerationConfig
-    from pseudo_ris.device import peak_memory, pick_device
-    from pseudo_ris.engine.run import run_loop
-    from pseudo_ris.files import digest
-    from pseudo_ris.image_loop import ImageLoop
-    from pseudo_ris.images import decode_image
-    from pseudo_ris.masks.cutler import Cutler
-    from pseudo_ris.masks.pipeline import draw_masks
-    from pseudo_ris.masks.sam import AutomaticSam
-    from pseudo_ris.masks.store import MaskStore
-    from pseudo_ris.records import ImageRecord
-    from pseudo_ris.residency import ModelRoom, takes_turns
-    from pseudo_ris.runs import Run
-    from pseudo_ris.shards import Shard
-    from pseudo_ris.sources import list_records
-    from pseudo_ris.weights import result_basis
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs stage 1 with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
-    config = parse_config(MaskGenerationConfig, argv, __doc__)
-    shard = Shard.parse(config.shard)
-    records = list_records(config, Path(config.masks))
-    store = MaskStore(Path(config.masks))
-    with (
-        store.working(shard),
-        compacting(store, records, config.shard_size, shard, partial(look_of, config)) as keeper,
-        Run("masks", store.folder, records, config.retry_failed, shard, keeper) as run,
-    ):
-        run_loop(make_masks, config, run, partial(weights_of, config))
-        code = run.close()
-    print(f"masks are in {store.folder}{shard.closing}")
-    return code
-
-
-def make_masks(config: MaskGenerationConfig, images: ImageLoop) -> None:
-    """Makes the masks of the images of a run, or of those a worker is handed."""
-    device = pick_device(images.device or config.device, config.allow_tf32)
-    announce_models({"cutler": config.cutler, "sam": config.sam}, device)
-    basis = settings_of(config)
-    in_turn = takes_turns(config.residency, device, partial(weights_of, config, device), images.memory_share)
-    room = ModelRoom(device, in_turn)
-    detector = room.model(partial(Cutler.from_config, config.cutler, device))
-    segmenter = room.model(partial(AutomaticSam.from_config, config.sam, device))
-    store = MaskStore(Path(config.masks))
-
-    for record in images.images():
-        with images.guard(record):
-            data = record.read()
-            key = digest(basis, data)
-            if not images.is_needed(record, key, store.is_current(record, key)):
-                continue
-            image = decode_image(data, record.name)
-            masks = draw_masks(detector, segmenter, image, config.matching)
-            store.write(record, key, masks, *image.shape[:2])
-            images.finished(record)
-    print(f"peak memory {peak_memory(device)}")
-
-
-def weights_of(config: MaskGenerationConfig, device: torch.device) -> int:
-    """Bytes of all models' weights on `device`."""
-    return Cutler.weight_bytes(config.cutler, device) + AutomaticSam.weight_bytes(config.sam, device)
-
-
-def settings_of(config: MaskGenerationConfig) -> str:
-    """Hash of the settings and weights that all masks depend on."""
-    return result_basis(config.allow_tf32, cutler=config.cutler, sam=config.sam, matching=config.matching)
-
-
-def look_of(config: MaskGenerationConfig) -> Callable[[ImageRecord], bytes]:
-    """What tells an image that has changed since its masks were made."""
-    return image_stamps(config, settings_of(config))
-
+    from pseudo_ris.cli.masks import main
+    from pseudo_ris.runtime.command import run_recipe
 
 if __name__ == "__main__":
     run_recipe(main)

@@ -6,6 +6,6 @@ output=pseudo_supervision/cutler_sam
 python generate_masks/cutler_sam_masks.py --config configs/demo.yaml --masks "$masks"
 python generate_pseudo_supervision/distinctive_caption_generation.py --config configs/demo.yaml --masks "$masks" --output "$output"
 echo
-python -m pseudo_ris.demo.summary --masks "$masks" --output "$output"
-python -m pseudo_ris.contact_sheet --images datasets/demo/images --masks "$masks" \
+pseudo-ris lab summary --masks "$masks" --output "$output"
+pseudo-ris contact-sheet --images datasets/demo/images --masks "$masks" \
     --pairs "$output/distinctive_captions_cc3m.csv" --sheet "$output/contact_sheet.png"

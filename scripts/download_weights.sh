@@ -6,7 +6,12 @@
 started_in=$PWD
 source "$(dirname "$0")/setup_env.sh" ""
 code=0
-files=$(cd "$started_in" && python -m pseudo_ris.download "$@") || code=$?
+command=download
+if [ "${1:-}" = --list ]; then
+    command=list
+    shift
+fi
+files=$(cd "$started_in" && pseudo-ris weights $command "$@") || code=$?
 [ -z "$files" ] || echo "$files"
 wheel=$(grep '/en_core_web_lg-[^/]*\.whl$' <<<"$files" || true)
 if [ -n "$wheel" ] && ! python -c 'import en_core_web_lg' 2>/dev/null; then

@@ -11,21 +11,21 @@ started_in=$PWD
 source "$(dirname "$0")/setup_env.sh" finetune
 if [ $# -gt 0 ]; then
     cd "$started_in"
-    exec python -m pseudo_ris.captions.finetune "$@"
+    exec pseudo-ris lab finetune "$@"
 fi
 
 export CUDA_VISIBLE_DEVICES=  # the small models gain nothing from a GPU
 work=$PWD/demo_output/finetune_coca
 masks=datasets/pseudo_masks/cutler_sam
 rm -rf "$work"
-python -m pseudo_ris.demo.finetune_data --out "$work"
+pseudo-ris lab finetune-data --out "$work"
 # The recipe, but for a small model and few crops: larger steps, smaller batches, three epochs.
-python -m pseudo_ris.captions.finetune "$work/crops/{00000..00003}.tar" "$work/run" --model "local-dir:$work/coca_demo" \
+pseudo-ris lab finetune "$work/crops/{00000..00003}.tar" "$work/run" --model "local-dir:$work/coca_demo" \
     --lr 1e-4 --batch-size 50 --epochs 3 --warmup 20 --workers 1 --log-every-n-steps 10
 checkpoint=$work/run/checkpoints/epoch_latest.pt
 python generate_masks/cutler_sam_masks.py --config configs/demo.yaml --masks "$masks"
 python generate_pseudo_supervision/distinctive_caption_generation.py --config configs/demo.yaml --masks "$masks" \
     --output "$work/pairs" --coca.weights "$checkpoint"
-python -m pseudo_ris.demo.summary --masks "$masks" --output "$work/pairs"
+pseudo-ris lab summary --masks "$masks" --output "$work/pairs"
 echo
-python -m pseudo_ris.demo.finetune_report --weights "$checkpoint" --log "$work/run/out.log"
+pseudo-ris lab finetune-report --weights "$checkpoint" --log "$work/run/out.log"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint and tests from a fresh clone. Without arguments: everything but gpu; arguments go to pytest (bash scripts/test.sh -m "not slow").
 source "$(dirname "$0")/setup_env.sh" dev
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # as commands set it, see pseudo_ris/threads.py
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # as commands set it, see pseudo_ris/io/threads.py
 ruff check .
 ruff format --check .
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pseudo_ris.garbage import set_aside
+from pseudo_ris.io.gc_tuning import set_aside
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,34 +1,13 @@
 """Stage 3: mask-expression pairs -> a model that finds what a sentence means.
 
-    python train_ris/train.py --data.dataset refcoco+ --data.refer_root data --data.images data/images/train2014
-    python train_ris/train.py --data.pairs pseudo_supervision/cutler_sam/distinctive_captions_cc3m.csv
-    torchrun --nproc_per_node 4 train_ris/train.py --config configs/maskris.yaml --data.dataset refcoco+ --output ris/refcoco+
-
-It learns from the ground truth of a REFER set, from the pairs of stage 2, or from both. OUTPUT receives best.pt (the weights
-with the best oIoU on the validation split), last.pt, log.csv and TensorBoard's files. A run that was stopped goes on where it
-was when it is started again with the same settings; torchrun's processes, one a GPU, share each batch.
+`pseudo-ris train` is the same command; its module says more: pseudo_ris/cli/train.py.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-from pseudo_ris.entry import importing
+from pseudo_ris.runtime.entry import importing
 
 with importing():
-    from pseudo_ris.cli import parse_config, run_recipe
-    from pseudo_ris.garbage import no_collection
-    from pseudo_ris.ris.config import TrainConfig
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs a training with command-line options `argv`; returns the exit code (0, 130 or 143 when it was stopped)."""
-    config = parse_config(TrainConfig, argv, __doc__)
-    with no_collection():  # here, so that --help and wrong options need no model
-        from pseudo_ris.ris.training import train
-
-    return train(config)
-
+    from pseudo_ris.cli.train import main
+    from pseudo_ris.runtime.command import run_recipe
 
 if __name__ == "__main__":
     run_recipe(main)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pseudo_ris.captions.chunks import in_chunks
-from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
-from pseudo_ris.captions.decoding import PrefixDecoder
 from pseudo_ris.config import DecodingConfig
-from pseudo_ris.device import on_device
+from pseudo_ris.io.device import on_device
+from pseudo_ris.models.coca.captioner import CocaCaptioner, CocaImages
+from pseudo_ris.models.coca.chunks import in_chunks
+from pseudo_ris.models.coca.decoding import PrefixDecoder
 
 # Score of the beams that are still copies of the first one, before the first token tells them apart.
 UNUSED = -1e9

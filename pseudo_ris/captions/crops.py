@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from pseudo_ris.config import CropConfig
-from pseudo_ris.masks.boxes import box_of
+from pseudo_ris.io.boxes import box_of
 from pseudo_ris.records import Box
 
 CROP_SETS = ("masked", "image_1.0", "image_1.1", "image_1.2")

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from pseudo_ris.captions.beam_search import beam_search
-from pseudo_ris.captions.chunks import in_chunks
-from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
 from pseudo_ris.captions.crops import CROP_SETS, cut_crops
 from pseudo_ris.captions.noise import draw_tokens, token_uniform
 from pseudo_ris.captions.sampling import ChunkSampler, Draw, Row, read_with
-from pseudo_ris.captions.support import Strategy
+from pseudo_ris.captions.token_filter import Strategy
 from pseudo_ris.config import CropConfig, DecodingConfig
-from pseudo_ris.device import on_device
 from pseudo_ris.errors import UserError
+from pseudo_ris.io.device import on_device
+from pseudo_ris.models.coca.captioner import CocaCaptioner, CocaImages
+from pseudo_ris.models.coca.chunks import in_chunks
 from pseudo_ris.records import Candidate
 
 

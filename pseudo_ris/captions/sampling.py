@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from pseudo_ris.captions.coca import CocaCaptioner, CocaImages
-from pseudo_ris.captions.decoding import LastHidden, PrefixDecoder
-from pseudo_ris.captions.support import Strategy, choose_support, token_weights
+from pseudo_ris.captions.token_filter import Strategy, choose_support, token_weights
 from pseudo_ris.config import DecodingConfig
-from pseudo_ris.device import on_device
+from pseudo_ris.io.device import on_device
+from pseudo_ris.models.coca.captioner import CocaCaptioner, CocaImages
+from pseudo_ris.models.coca.decoding import LastHidden, PrefixDecoder
 
 # Rows projected onto the vocabulary together, which bounds memory, and logits drawn from together, which stay in a CPU's cache.
 ROWS_PROJECTED = 256

@@ -8,9 +8,9 @@ import numpy as np
 
 from pseudo_ris.captions.crops import cut_crops
 from pseudo_ris.config import CropConfig, ScoringConfig
-from pseudo_ris.distinctiveness.clip import ClipScorer
 from pseudo_ris.distinctiveness.nouns import NounFinder, noun_prompt
 from pseudo_ris.errors import BadInputError
+from pseudo_ris.models.clip.scorer import ClipScorer
 from pseudo_ris.records import Candidate, CaptionRecord, MaskCaptions
 
 PROMPT_CROPS = "masked"

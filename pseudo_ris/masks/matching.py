@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pseudo_ris.config import MatchingConfig
-from pseudo_ris.masks.packed import PackedMasks, iou_with, pack, shared_pixels
+from pseudo_ris.io.bitmask import PackedMasks, iou_with, pack, shared_pixels
 
 # From this IoU on, two masks show the same object.
 SAME_OBJECT_IOU = 0.5

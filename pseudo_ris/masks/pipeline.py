@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from pseudo_ris.config import MatchingConfig
-from pseudo_ris.masks.boxes import box_of
-from pseudo_ris.masks.cutler import Cutler
+from pseudo_ris.io.boxes import box_of
 from pseudo_ris.masks.matching import match_masks
-from pseudo_ris.masks.sam import AutomaticSam
+from pseudo_ris.models.cutler.detector import Cutler
+from pseudo_ris.models.sam.segmenter import AutomaticSam
 from pseudo_ris.records import MaskRecord
 
 

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from pseudo_ris.errors import BadInputError
-from pseudo_ris.image_ids import unusable_images
-from pseudo_ris.images import decode_image, list_images
-from pseudo_ris.masks.packed import iou_with, pack
-from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.io.bitmask import iou_with, pack
+from pseudo_ris.io.image_ids import unusable_images
+from pseudo_ris.io.images import decode_image, list_images
 from pseudo_ris.records import ImageRecord
+from pseudo_ris.storage.mask_store import MaskStore
 
 THUMBNAIL = 320
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 70, cv2.IMWRITE_JPEG_OPTIMIZE, 1)

@@ -13,7 +13,7 @@ from string import Template
 
 import numpy as np
 
-from pseudo_ris.distinctiveness.candidate_table import CandidateTable
+from pseudo_ris.pairs.candidate_table import CandidateTable
 from pseudo_ris.report import charts, statistics
 from pseudo_ris.report.gallery import DUPLICATE_IOU, ImageView
 from pseudo_ris.report.statistics import Diversity, Histogram

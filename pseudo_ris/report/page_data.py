@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pseudo_ris.distinctiveness.candidate_table import CandidateTable
+from pseudo_ris.pairs.candidate_table import CandidateTable
 from pseudo_ris.report.gallery import ImageView, MaskView, Outline
 
 SCALE = 1000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from pseudo_ris.distinctiveness.candidate_table import CandidateTable
+from pseudo_ris.pairs.candidate_table import CandidateTable
 
 BINS = 50
 RESOLUTION = 1e-9

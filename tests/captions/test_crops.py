@@ -4,7 +4,7 @@ import torch
 
 from pseudo_ris.captions.crops import CLIP_MEAN, CLIP_STD, CROP_SETS, cut_crop, cut_crops, widen, widen_as_release
 from pseudo_ris.config import CropConfig
-from pseudo_ris.masks.boxes import box_of
+from pseudo_ris.io.boxes import box_of
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

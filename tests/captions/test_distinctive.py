@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pseudo_ris.captions.distinctive import distractor_weights
-from pseudo_ris.captions.support import Strategy, choose_support, step_distribution, support_top_k, support_top_p
+from pseudo_ris.captions.token_filter import Strategy, choose_support, step_distribution, support_top_k, support_top_p
 from pseudo_ris.config import DecodingConfig
 
 END = 4

@@ -4,7 +4,8 @@ import pytest
 import torch
 from coca_oracle import END, PAD, START, distribution, random_captioner
 
-from pseudo_ris.captions import sampling, support
+from pseudo_ris.captions import sampling
+from pseudo_ris.captions import token_filter as support
 from pseudo_ris.captions.distinctive import sample, sampled_rows
 from pseudo_ris.captions.noise import draw_tokens
 from pseudo_ris.config import DecodingConfig

@@ -7,10 +7,8 @@ import pytest
 import spacy
 from spacy.tokens import Doc
 
-from generate_pseudo_supervision import distinctive_caption_generation as stage2
+from pseudo_ris.cli import pairs as command
 from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
-from pseudo_ris.demo.grammar import full_caption, sample_caption
-from pseudo_ris.demo.scenes import draw_scene
 from pseudo_ris.distinctiveness import nouns
 from pseudo_ris.distinctiveness.nouns import (
     RuleNounFinder,
@@ -21,9 +19,12 @@ from pseudo_ris.distinctiveness.nouns import (
     noun_prompt,
     with_noun_finder,
 )
-from pseudo_ris.engine.job import Job, Stopped
-from pseudo_ris.engine.worker import work
 from pseudo_ris.errors import UserError
+from pseudo_ris.runtime.engine.job import Job, Stopped
+from pseudo_ris.runtime.engine.worker import work
+from pseudo_ris.stages import captions as stage2
+from pseudo_ris.world.grammar import full_caption, sample_caption
+from pseudo_ris.world.scenes import draw_scene
 
 CAPTIONS = [
     ("two dogs playing in the snow", "dogs"),
@@ -201,7 +202,7 @@ def test_workers_are_handed_the_finder_that_the_command_has_chosen(monkeypatch, 
     handed = []
     monkeypatch.setattr(nouns, "find_spec", lambda name: "a spec" if installed else None)
     monkeypatch.setattr(stage2, "run_loop", lambda loop, config, *_: handed.append(config))
-    stage2.main([*options, "--engine=local", "--workers=2"])
+    command.main([*options, "--engine=local", "--workers=2"])
     assert [config.scoring.noun_finder for config in handed] == ["spacy" if installed else "rules"]
 
 

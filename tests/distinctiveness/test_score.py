@@ -8,8 +8,8 @@ from pseudo_ris.captions.crops import cut_crops
 from pseudo_ris.config import CropConfig, ScoringConfig
 from pseudo_ris.distinctiveness.nouns import RuleNounFinder
 from pseudo_ris.distinctiveness.score import distinctiveness_scores, score_candidates
-from pseudo_ris.distinctiveness.select import kept_candidates
 from pseudo_ris.errors import BadInputError
+from pseudo_ris.pairs.selection import kept_candidates
 from pseudo_ris.records import Candidate, CaptionRecord, MaskCaptions
 
 

@@ -9,7 +9,7 @@ import torch
 from open_clip.coca_model import CoCa
 from open_clip.tokenizer import SimpleTokenizer
 
-from pseudo_ris.captions.coca import CocaCaptioner
+from pseudo_ris.models.coca.captioner import CocaCaptioner
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from pseudo_ris.ris.maskris.model import MaskRis
-from pseudo_ris.ris.maskris.sizes import SMALL
-from pseudo_ris.ris.maskris.swin import TABLE
-from pseudo_ris.ris.maskris.words import BertWords, read_vocabulary
+from pseudo_ris.ris.models.maskris.model import MaskRis
+from pseudo_ris.ris.models.maskris.sizes import SMALL
+from pseudo_ris.ris.models.maskris.swin import TABLE
+from pseudo_ris.ris.models.maskris.tokenizer import BertWords, read_vocabulary
 
 GOLDEN = Path(__file__).parent / "golden" / "released_maskris"
 SEED = 1

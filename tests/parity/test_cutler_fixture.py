@@ -11,12 +11,12 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from pseudo_ris.checkpoints.random_weights import random_tensor
 from pseudo_ris.config import CutlerConfig
-from pseudo_ris.images import decode_image, read_bytes
-from pseudo_ris.masks.box_coding import clip, decode
-from pseudo_ris.masks.cutler import Cutler
-from pseudo_ris.masks.roi_heads import DELTA_WEIGHTS
-from pseudo_ris.random_weights import random_tensor
+from pseudo_ris.io.images import decode_image, read_bytes
+from pseudo_ris.models.cutler.box_coding import clip, decode
+from pseudo_ris.models.cutler.detector import Cutler
+from pseudo_ris.models.cutler.roi_heads import DELTA_WEIGHTS
 
 GOLDEN = Path(__file__).parent / "golden" / "cutler"
 EXPECTED = {"rgb": "expected_0.npz", "bgr": "expected_0_bgr.npz"}

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pseudo_ris.interchange.etris import read_anns, read_lmdb, write_lmdb
-from pseudo_ris.interchange.lmdb_file import LmdbFile
-from pseudo_ris.interchange.record_lmdb import KEYS, LENGTH, SERIALIZATIONS, RecordLmdb
-from pseudo_ris.ris.dataset import PairsDataset
-from pseudo_ris.ris.targets import targets_of_images
+from pseudo_ris.formats.etris import read_anns, read_lmdb, write_lmdb
+from pseudo_ris.formats.record_lmdb import KEYS, LENGTH, SERIALIZATIONS, RecordLmdb
+from pseudo_ris.io.lmdb_file import LmdbFile
+from pseudo_ris.ris.data.samples import PairsDataset
+from pseudo_ris.ris.data.targets import targets_of_images
 
 LEGACY = Path(__file__).parent / "golden" / "legacy_lmdb"
 

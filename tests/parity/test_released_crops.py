@@ -7,11 +7,11 @@ import pytest
 from coca_recipe import GOLDEN
 
 from pseudo_ris.captions.crops import CROP_SETS, cut_crops
-from pseudo_ris.cli import parse_config
 from pseudo_ris.config import CaptionGenerationConfig
-from pseudo_ris.images import decode_image
-from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.io.images import decode_image
 from pseudo_ris.records import ImageRecord
+from pseudo_ris.stages.settings import parse_config
+from pseudo_ris.storage.mask_store import MaskStore
 
 RELEASED = GOLDEN / "released_crops"
 PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"

@@ -11,14 +11,14 @@ import pytest
 import torch
 from maskris_recipe import GOLDEN, NAMES, drawn, golden, load_recipe, recipe_words, untrained_model
 
-from pseudo_ris.cli import parse_config
-from pseudo_ris.ris import losses
 from pseudo_ris.ris.config import MaskingConfig, ScheduleConfig, TrainConfig
-from pseudo_ris.ris.frames import frame_of
-from pseudo_ris.ris.masking import drawn_words, mask_words, shown_patches
-from pseudo_ris.ris.maskris.model import IMAGENET_MEAN, IMAGENET_STD, MaskRis
-from pseudo_ris.ris.maskris.words import BertWords
-from pseudo_ris.ris.schedule import build_optimizer, factor_at, set_learning_rate
+from pseudo_ris.ris.models.letterbox import frame_of
+from pseudo_ris.ris.models.maskris.model import IMAGENET_MEAN, IMAGENET_STD, MaskRis
+from pseudo_ris.ris.models.maskris.tokenizer import BertWords
+from pseudo_ris.ris.training import losses
+from pseudo_ris.ris.training.masking import drawn_words, mask_words, shown_patches
+from pseudo_ris.ris.training.schedule import build_optimizer, factor_at, set_learning_rate
+from pseudo_ris.stages.settings import parse_config
 
 RUNS = {"w7_224": (7, 224), "w12_384": (12, 384), "w12_448": (12, 448)}
 """Window and side of the images, pixels."""

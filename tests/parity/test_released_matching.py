@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from coca_recipe import GOLDEN
 
-from pseudo_ris.cli import parse_config
 from pseudo_ris.config import MaskGenerationConfig, MatchingConfig
 from pseudo_ris.masks.matching import match_masks
+from pseudo_ris.stages.settings import parse_config
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
 

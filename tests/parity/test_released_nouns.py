@@ -8,9 +8,9 @@ from coca_recipe import GOLDEN
 from spacy.lang.en import English
 from spacy.tokens import Doc
 
-from pseudo_ris.cli import parse_config
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.distinctiveness.nouns import head_noun_of_parse, noun_prompt
+from pseudo_ris.stages.settings import parse_config
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
 

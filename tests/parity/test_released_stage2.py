@@ -17,15 +17,15 @@ from coca_recipe import GOLDEN
 
 from generate_pseudo_supervision.distinctive_caption_generation import main
 from pseudo_ris.captions.beam_search import beam_search
-from pseudo_ris.captions.coca import CocaCaptioner
 from pseudo_ris.captions.crops import CROP_SETS, cut_crops
-from pseudo_ris.cli import parse_config
+from pseudo_ris.checkpoints.weights import EMBEDDED, fingerprint
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.distinctiveness import score
-from pseudo_ris.images import decode_image
-from pseudo_ris.masks.store import MaskStore
+from pseudo_ris.io.images import decode_image
+from pseudo_ris.models.coca.captioner import CocaCaptioner
 from pseudo_ris.records import ImageRecord
-from pseudo_ris.weights import EMBEDDED, fingerprint
+from pseudo_ris.stages.settings import parse_config
+from pseudo_ris.storage.mask_store import MaskStore
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from itertools import pairwise
 import pytest
 from report_data import AWKWARD, THRESHOLD, SmallSet
 
+from pseudo_ris.cli.report import main
 from pseudo_ris.errors import UserError
-from pseudo_ris.interchange.pair_rows import PAPER_COLUMNS
-from pseudo_ris.interchange.pairs import read_pairs
-from pseudo_ris.report.__main__ import main
+from pseudo_ris.pairs.assembly import read_pairs
+from pseudo_ris.pairs.rows import PAPER_COLUMNS
 from pseudo_ris.report.page_data import SCALE
 
 
@@ -251,7 +251,7 @@ def test_no_progress_bar_in_a_log_and_no_leftover_of_a_killed_run(tmp_path, caps
 def test_the_command_ends_with_one_line_and_exit_code_2(tmp_path):
     small = SmallSet(tmp_path)
     small.pairs.write_text("a,b\n1,2\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pseudo_ris.report", "--pairs", small.pairs, "--images", small.images]
+    command = [sys.executable, "-m", "pseudo_ris.cli", "report", "--pairs", small.pairs, "--images", small.images]
     done = subprocess.run(
         [*map(str, command), "--masks", str(small.masks), "--output", str(small.page)], capture_output=True, text=True
     )

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from report_data import SmallSet
 
-from pseudo_ris.distinctiveness.candidate_table import read_table
-from pseudo_ris.distinctiveness.selection_rules import Selection, SelectionRules
+from pseudo_ris.pairs.candidate_table import read_table
+from pseudo_ris.pairs.selection_rules import Selection, SelectionRules
 from pseudo_ris.report import statistics
 
 SENTENCES = ["a red ball", "the red ball on the left", "a cup", "small blue cup on a table", "ball", "a red ball", ""]

@@ -1,0 +1,29 @@
+"""Stage 3, evaluation: how well a trained model finds what sentences mean.
+
+    python train_ris/evaluate.py --checkpoint ris/run/best.pt                          all splits but train of its own data set
+    python train_ris/evaluate.py --checkpoint C --dataset refcocog --splits val test   a data set it was not trained on
+    python train_ris/evaluate.py --checkpoint C --predictions out/predictions          and a picture of every prediction
+
+Prints oIoU, mIoU and P@0.5 to P@0.9, in percent, at the model's size (the truth resized into its square, as MaskRIS's evaluator
+does) and at the images' own size, of each split and, where the set says what kinds of expressions it has, of each kind. The
+last line is the same as JSON, from 0 to 1. Predictions go to PREDICTIONS/<split>/, see ris/predictions.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from pseudo_ris.io.gc_tuning import no_collection
+from pseudo_ris.ris.config import EvaluateConfig
+from pseudo_ris.stages.settings import parse_config
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluates with command-line options `argv`; returns the exit code."""
+    config = parse_config(EvaluateConfig, argv, __doc__)
+    with no_collection():  # here, so that --help and wrong options need no model
+        from pseudo_ris.ris.evaluation.split_results import evaluate_checkpoint
+
+    print(json.dumps(evaluate_checkpoint(config)))
+    return 0

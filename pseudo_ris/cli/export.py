@@ -1,0 +1,58 @@
+"""Writes stage 2's pairs in a format that trainers read.
+
+pseudo-ris export --to FORMAT OUT [--pairs FILE.csv --images DIR --masks DIR ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pseudo_ris.cli.arguments import finite_number
+from pseudo_ris.cli.sets import add_target, write_set
+from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
+from pseudo_ris.pairs.csv_pairs import read_csv
+from pseudo_ris.pairs.pair_set import PairImage
+from pseudo_ris.pairs.split import with_splits
+
+STAGE_2 = CaptionGenerationConfig()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exports with command-line options `argv`; returns the exit code. Raises UserError."""
+    options = make_parser().parse_args(argv)
+    selection = dataclasses.replace(STAGE_2.scoring, threshold=options.threshold, fallback=options.fallback)
+    kept = None if options.all else selection
+
+    def source() -> Iterable[PairImage]:
+        images = read_csv(options.pairs, options.images, options.masks, kept)
+        return with_splits(images, options.val_share, options.seed)
+
+    write_set(options, source)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pseudo-ris export",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_target(parser)
+    pairs = Path(STAGE_2.output, f"{STAGE_2.name}.csv")
+    scoring = ScoringConfig()
+    parser.add_argument("--pairs", type=Path, default=pairs, help="stage 2's CSV")
+    parser.add_argument("--images", type=Path, default=Path(STAGE_2.images), help="folder of the images")
+    parser.add_argument("--masks", type=Path, default=Path(STAGE_2.masks), help="folder of the masks")
+    parser.add_argument(
+        "--threshold", type=finite_number, default=scoring.threshold, help="candidates with a greater DoC are kept"
+    )
+    parser.add_argument(
+        "--fallback", choices=("drop", "unfiltered"), default=scoring.fallback, help="of a mask none of whose candidates pass"
+    )
+    parser.add_argument("--all", action="store_true", help="keep every candidate of the CSV")
+    parser.add_argument("--val-share", type=float, default=0.0, help="share of the images whose split is val")
+    parser.add_argument("--seed", type=int, default=0, help="of the split; an image's split depends on seed and id only")
+    return parser

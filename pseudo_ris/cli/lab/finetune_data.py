@@ -1,0 +1,38 @@
+"""What `scripts/finetune_coca.sh` proves itself on: drawn crops with captions, and the small CoCa in a form open_clip trains.
+
+    pseudo-ris lab finetune-data --out DIR
+
+writes DIR/crops, a WebDataset of .jpg and .txt, and DIR/coca_demo, the folder for `--model local-dir:DIR/coca_demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pseudo_ris.lab.finetune_data import (
+    CROPS,
+    CROPS_PER_SCENE,
+    MODEL_FOLDER,
+    SEED,
+    SHARDS,
+    draw_pairs,
+    write_model_folder,
+    write_webdataset,
+)
+from pseudo_ris.world.scene_set import build_scene_set
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line above."""
+    parser = argparse.ArgumentParser(prog="pseudo-ris lab finetune-data", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder that receives crops and coca_demo")
+    parser.add_argument("--crops", type=int, default=CROPS, help=f"crops to draw (default: {CROPS})")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of scenes and crops (default: {SEED})")
+    options = parser.parse_args(argv)
+    scenes = build_scene_set("train", options.seed, max(1, options.crops // CROPS_PER_SCENE))
+    write_webdataset(list(draw_pairs(scenes, options.crops, options.seed)), options.out / "crops", SHARDS)
+    write_model_folder(options.out / MODEL_FOLDER)
+    print(f"{options.crops} crops with captions in {options.out / 'crops'}, the CoCa to train in {options.out / MODEL_FOLDER}")
+    return 0

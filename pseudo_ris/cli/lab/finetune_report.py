@@ -1,0 +1,44 @@
+"""What fine-tuning did to the small CoCa: caption loss and judged captions before and after, on freshly drawn scenes.
+
+    pseudo-ris lab finetune-report --weights FILE --log out.log
+
+prints a table and, as its last line, one JSON object. Exit code 1 when the loss did not fall or the captions are not better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pseudo_ris.lab.finetune_report import FAILED, SCENES, SEED, SPLIT, measure, shortcomings, table, training_losses
+from pseudo_ris.world.scenes import draw_scene
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line above."""
+    parser = argparse.ArgumentParser(prog="pseudo-ris lab finetune-report", description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", required=True, help="the fine-tuned checkpoint of the small CoCa")
+    parser.add_argument("--log", type=Path, required=True, help="out.log of its training")
+    parser.add_argument("--scenes", type=int, default=SCENES, help=f"scenes to draw (default: {SCENES})")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"seed of the scenes (default: {SEED})")
+    options = parser.parse_args(argv)
+    losses = training_losses(options.log)
+    scenes = [draw_scene(SPLIT, options.seed, index) for index in range(options.scenes)]
+    before, after = (measure(weights, scenes) for weights in ("demo", options.weights))
+    result = {
+        "scenes": options.scenes,
+        "seed": options.seed,
+        "captions": after.beams.captions,
+        "training_loss": [losses[0], losses[-1]],
+        "before": before.figures(),
+        "after": after.figures(),
+    }
+    missing = shortcomings(result["before"], result["after"], losses)
+    print(table(result["before"], result["after"], losses))
+    for message in missing:
+        print(f"error: {message}", file=sys.stderr)
+    print(json.dumps(result))
+    return FAILED if missing else 0

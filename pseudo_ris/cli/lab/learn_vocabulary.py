@@ -1,0 +1,20 @@
+"""Learns the embedded models' BPE vocabulary from the words of the grammar.
+
+Run it after a change of the grammar's words, then retrain CoCa and CLIP.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pseudo_ris.assets.vocabulary import BPE_PATH, WORDS_PATH, vocabulary_size
+from pseudo_ris.lab.learn_vocabulary import Sequence, learn_merges, vocabulary_words, write_merges
+from pseudo_ris.world.grammar import WORDS
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the vocabulary."""
+    WORDS_PATH.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    write_merges(learn_merges(vocabulary_words()), BPE_PATH)
+    sys.stdout.write(f"{BPE_PATH}: {len(vocabulary_words())} words, {vocabulary_size()} tokens\n")
+    return 0

@@ -1,0 +1,29 @@
+"""Counts a RIS model's parameters and says what makes them: `pseudo-ris lab parameters --model.size base`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
+from pseudo_ris.ris.models.maskris.model import MaskRis
+from pseudo_ris.ris.models.maskris.sizes import SIZES
+from pseudo_ris.ris.models.parameters import parts_of
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command: a table on stdout."""
+    parser = argparse.ArgumentParser(prog="pseudo-ris lab parameters", description=__doc__)
+    parser.add_argument("--model.name", choices=["maskris"], default="maskris")
+    parser.add_argument("--model.size", dest="size", choices=sorted(SIZES), default="base")
+    size_name = parser.parse_args(argv).size
+    with torch.device("meta"):
+        model = MaskRis.from_config(ModelConfig("maskris", size_name, image_weights=NO_WEIGHTS))
+    size = SIZES[size_name]
+    print(f"{'part':28} {'parameters':>12}  arithmetic")
+    for part in parts_of(size, size.window, size.bert_words or model.tokenizer.vocabulary):
+        print(f"{part.name:28} {part.count(model):12,}  {part.formula}")
+    print(f"{'all':28} {sum(parameter.numel() for parameter in model.parameters()):12,}")
+    return 0

@@ -1,0 +1,27 @@
+"""The closing table of the demo: what both stages made of the shipped scenes, against their ground truth.
+
+pseudo-ris lab summary --scenes datasets/demo --masks DIR --output DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
+from pseudo_ris.lab.summary import summarise
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line above."""
+    stage1, stage2 = MaskGenerationConfig(), CaptionGenerationConfig()
+    parser = argparse.ArgumentParser(prog="pseudo-ris lab summary", description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=Path, default=Path(stage1.images).parent, help="drawn scenes with instances.json")
+    parser.add_argument("--masks", type=Path, default=Path(stage1.masks), help="stage 1's folder")
+    parser.add_argument("--output", type=Path, default=Path(stage2.output), help="stage 2's folder")
+    parser.add_argument("--name", default=stage2.name, help="NAME of stage 2's files")
+    parser.add_argument("--threshold", type=float, default=stage2.scoring.threshold, help="of the DoC filter")
+    options = parser.parse_args(argv)
+    print("\n".join(summarise(options.scenes, options.masks, options.output, options.name, options.threshold)))
+    return 0

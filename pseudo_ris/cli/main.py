@@ -1,0 +1,81 @@
+"""`pseudo-ris COMMAND`: one command for everything; each subcommand is a small module of this package."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+
+from pseudo_ris.errors import UserError
+from pseudo_ris.runtime.command import run_recipe
+from pseudo_ris.runtime.entry import importing
+
+COMMANDS = {
+    "masks": "stage 1: images -> pseudo masks",
+    "pairs": "stage 2: images and masks -> mask-expression pairs",
+    "select": "choose among the candidates of a pairs CSV",
+    "report": "an HTML report of a pairs CSV",
+    "contact-sheet": "a picture of the pairs",
+    "export": "pairs in a format that trainers read",
+    "convert": "one format into another",
+    "unpack": "a set as folders of images and masks",
+    "train": "stage 3: train a RIS model",
+    "evaluate": "stage 3: measure a trained model",
+    "predict": "segment what an expression means in one image",
+    "weights": "download published weights",
+    "status": "progress and failures of a run",
+    "unshard": "one file an image from shards",
+    "lab": "drawn scenes, the embedded models and experiments",
+}
+LAB = {
+    "evaluate": "measure the embedded models on drawn scenes",
+    "train": "train the embedded models",
+    "learn-vocabulary": "learn the embedded models' vocabulary",
+    "preset-effects": "what each of the paper's settings changes",
+    "refer-world": "draw a small RefCOCO",
+    "summary": "pairs of drawn scenes against their ground truth",
+    "weakly-supervised": "from drawn images to RIS models",
+    "parameters": "parameters of a RIS model, part by part",
+    "finetune": "fine-tune CoCa on image-caption pairs",
+    "finetune-data": "draw captioned crops for fine-tuning",
+    "finetune-report": "CoCa before and after fine-tuning",
+}
+
+
+def run() -> None:
+    """The entry point of the `pseudo-ris` command."""
+    with importing():
+        command = load_command(sys.argv[1:])
+    run_recipe(lambda _: command())
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `pseudo-ris` with the words `argv`; returns the exit code. Raises UserError."""
+    return load_command(argv)()
+
+
+def load_command(words: Sequence[str]) -> Callable[[], int]:
+    """Imports the subcommand that `words` begin with; the result runs it and returns its exit code."""
+    package, known, typed = "pseudo_ris.cli", COMMANDS, "pseudo-ris"
+    if words[:1] == ["lab"]:
+        package, known, typed, words = "pseudo_ris.cli.lab", LAB, "pseudo-ris lab", words[1:]
+    if not words or words[0] in ("-h", "--help"):
+        return partial(_show_overview, typed, known)
+    if words[0] not in known:
+        return partial(_refuse, f"{typed} {words[0]}", known, words[0])
+    module = import_module(f"{package}.{words[0].replace('-', '_')}")
+    return partial(module.main, words[1:])
+
+
+def _show_overview(typed: str, commands: dict[str, str]) -> int:
+    width = max(map(len, commands))
+    listed = [f"  {name:{width}}  {what}" for name, what in commands.items()]
+    print("\n".join([f"usage: {typed} COMMAND [OPTIONS]", "", *listed, "", f"{typed} COMMAND --help says more."]))
+    return 0
+
+
+def _refuse(typed: str, commands: dict[str, str], word: str) -> int:
+    nearest = difflib.get_close_matches(word, commands, n=1, cutoff=0.0)[0]
+    raise UserError(f"{typed}: no such command; did you mean {nearest}?")

@@ -1,0 +1,26 @@
+"""Stage 2: images and their masks -> mask-expression pairs. CoCa writes candidate expressions, CLIP scores them.
+
+    python generate_pseudo_supervision/distinctive_caption_generation.py                 the demo models, stage 1's masks
+    python generate_pseudo_supervision/distinctive_caption_generation.py --images photos --masks out --output pairs
+
+The images are all of a folder, or those of a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns (--anns) or
+LMDB (--lmdb). MASKS is stage 1's folder, or with --mask_format coco or refer a file whose annotations are the masks.
+
+OUTPUT/NAME.csv holds 44 candidates a mask with their distinctiveness (DoC); one JSON an image with all score parts is in
+OUTPUT/NAME.parts/. A run that was stopped goes on where it was; images that cannot be used are listed in
+OUTPUT/failures.csv (exit code 3). Processes with --shard 0/2 and --shard 1/2 share the work; the same command without --shard
+then puts the files together. With --shard-size N finished parts go on into files of N each, OUTPUT/NAME.parts/shards/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pseudo_ris.config import CaptionGenerationConfig
+from pseudo_ris.stages.captions import generate_pairs
+from pseudo_ris.stages.settings import parse_config
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the stage with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
+    return generate_pairs(parse_config(CaptionGenerationConfig, argv, __doc__))

@@ -1,0 +1,127 @@
+"""gRefCOCO sets: `<dataset>/grefs(unc).json` and `<dataset>/instances.json`, where a ref has no, one or several targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pseudo_ris.errors import UserError
+from pseudo_ris.formats.instances import SEPARATE, Instances, InstancesWriter, PlacedRef
+from pseudo_ris.formats.outputs import copy_image, new_folder
+from pseudo_ris.formats.refer_set import SPLIT_BY, find_refs, instances_content, ref_entry, write_refer_files
+from pseudo_ris.formats.refs import INSTANCES
+from pseudo_ris.io.json_fields import entries_of, field, read_json
+from pseudo_ris.io.safe_paths import IMAGES, images_beside
+from pseudo_ris.pairs.pair_set import NO_CATEGORY, PairImage, PairObject
+
+NO_TARGET = -1
+MASK_NUMBERS = ("object_id", "seg_id", "category_id")
+
+
+def read_grefcoco(path: Path, images: Path | None = None) -> Iterator[PairImage]:
+    """Images of a gRefCOCO set, in the order in which its refs name them; sentences are `sent`.
+
+    The mask of a ref is that of all its targets together; without a target it is empty. Masks of several targets, and of none
+    where the file gives no numbers, get numbers above all that the file has; the category is the first target's.
+    path: the grefs file, its folder, or the folder above. images: folder of the images, by default `images` in `path`.
+    Raises UserError that names the file, entry and field that do not fit.
+    """
+    refs_path = find_refs(path, "grefs(*).json")
+    instances = Instances(refs_path.with_name(INSTANCES))
+    entries = list(entries_of(read_json(refs_path), refs_path))
+    numbers = _MaskNumbers(instances, entries)
+    refs = [_placed(entry, instances, numbers, where) for entry, where in entries]
+    found = dict.fromkeys((ref.image, ref.split) for ref in refs)
+    yield from instances.assemble(refs, list(found), images_beside(path, images))
+
+
+class _MaskNumbers:
+    """Gives object ids to masks that are no single annotation: the same targets have the same."""
+
+    def __init__(self, instances: Instances, entries: Iterable[tuple[dict[str, Any], str]]) -> None:
+        given = [_given(entry, where)["object_id"] for entry, where in entries if "mask" in entry]
+        self._free = count(max([0, *instances.annotations, *given]) + 1)
+        self._numbers: dict[tuple[int, tuple[int, ...]], int] = {}
+
+    def of(self, image: int, targets: tuple[int, ...]) -> int:
+        key = image, tuple(sorted(targets))
+        if key not in self._numbers:
+            self._numbers[key] = next(self._free)
+        return self._numbers[key]
+
+
+def _placed(entry: dict[str, Any], instances: Instances, numbers: _MaskNumbers, where: str) -> PlacedRef:
+    image = field(entry, "image_id", int, where)
+    targets = tuple(number for number in dict.fromkeys(_numbers(entry, "ann_id", where)) if number != NO_TARGET)
+    for number in targets:
+        instances.annotation(number, image, where)
+    sentences = list(entries_of(entry, Path(where), "sentences"))
+    return PlacedRef(
+        ref_id=field(entry, "ref_id", int, where),
+        image=image,
+        split=field(entry, "split", str, where),
+        annotations=targets,
+        sentences=tuple(field(sentence, "sent", str, place) for sentence, place in sentences),
+        sent_ids=tuple(field(sentence, "sent_id", int, place) for sentence, place in sentences),
+        **_mask_numbers(entry, targets, instances, numbers, image, where),
+    )
+
+
+def _mask_numbers(
+    entry: dict[str, Any], targets: tuple[int, ...], instances: Instances, numbers: _MaskNumbers, image: int, where: str
+) -> dict[str, int]:
+    """object_id, seg_id and category_id of a ref's mask."""
+    if not targets and "mask" in entry:
+        return _given(entry, where)
+    category = next(iter(_numbers(entry, "category_id", where)), NO_TARGET) if targets else NO_CATEGORY
+    if len(targets) == 1:
+        return {"object_id": targets[0], "seg_id": instances.seg_id(targets[0]), "category_id": category}
+    number = numbers.of(image, targets)
+    return {"object_id": number, "seg_id": number, "category_id": category}
+
+
+def _given(entry: dict[str, Any], where: str) -> dict[str, int]:
+    mask = field(entry, "mask", dict, where)
+    return {name: field(mask, name, int, f"{where}: mask") for name in MASK_NUMBERS}
+
+
+def _numbers(entry: dict[str, Any], name: str, where: str) -> list[int]:
+    """A field that is a whole number or a list of them. Raises UserError."""
+    value = entry.get(name)
+    values = value if isinstance(value, list) else [value]
+    if not all(type(number) is int for number in values):
+        raise UserError(f"{where}: {name} is neither a whole number nor a list of them; get the file again")
+    return values
+
+
+def write_grefcoco(out: Path, images: Iterable[PairImage], dataset: str, copy_images: bool = False) -> None:
+    """Writes a gRefCOCO set. An empty mask becomes a ref without target, its numbers the ref's field `mask`.
+
+    Raises UserError.
+    """
+    writer = InstancesWriter(images, str(out))
+    annotations = {number: entry for number, entry in writer.annotations().items() if entry["area"]}
+    if NO_TARGET in annotations:
+        raise UserError(f"{out}: object_id {NO_TARGET} stands for no target in gRefCOCO; give the object another number")
+    refs = [
+        ref_entry(each, image, writer) | _target(each, each.object_id in annotations)
+        for image in writer.set
+        for each in image.objects
+    ]
+    content = instances_content(writer, annotations, refs)
+    with new_folder(out) as folder:
+        data = json.dumps(refs, separators=SEPARATE).encode()
+        write_refer_files(folder, dataset, content, f"grefs({SPLIT_BY}).json", data)
+        if copy_images:
+            for image in writer.set:
+                copy_image(image, folder / IMAGES)
+
+
+def _target(each: PairObject, there: bool) -> dict[str, Any]:
+    if there:
+        return {"ann_id": [each.object_id], "category_id": [each.category_id]}
+    mask = {name: getattr(each, name) for name in MASK_NUMBERS}
+    return {"ann_id": [NO_TARGET], "category_id": [NO_TARGET], "no_target": True, "mask": mask}

@@ -1,0 +1,81 @@
+"""The Pseudo-RIS files: NAME.csv, NAME.json, NAME_text.txt and NAME_doc.txt, assembled from the parts in image order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pseudo_ris.config import ScoringConfig
+from pseudo_ris.pairs.files import writing_pairs
+from pseudo_ris.pairs.rows import PAPER_COLUMNS, Row, open_pairs
+from pseudo_ris.pairs.selection import kept_candidates
+from pseudo_ris.records import CaptionRecord, MaskCaptions
+from pseudo_ris.storage.caption_parts import Part
+
+FURTHER_COLUMNS: dict[str, Callable[[CaptionRecord], object]] = {
+    "uniqueness": lambda c: c.uniqueness,
+    "correctness": lambda c: c.correctness,
+    "masked_score": lambda c: c.masked_score,
+    "crop_score": lambda c: c.crop_score,
+    "rival": lambda c: -1 if c.rival is None else c.rival,
+    "noun": lambda c: c.noun,
+    "crop_set": lambda c: c.crop_set,
+    "strategy": lambda c: c.strategy,
+}
+
+
+@dataclass
+class PairTotals:
+    """Sums over all images. `kept` candidates pass the filter `selection` (see select.kept_candidates)."""
+
+    selection: ScoringConfig
+    images: int = 0
+    images_without_masks: int = 0
+    masks: int = 0
+    candidates: int = 0
+    kept: int = 0
+    masks_with_kept: int = 0
+
+    def add(self, part: Part) -> None:
+        """Counts one image."""
+        self.images += 1
+        self.images_without_masks += not part.masks
+        for mask in part.masks:
+            kept = len(kept_candidates(mask, self.selection.threshold, self.selection.fallback))
+            self.masks += 1
+            self.candidates += len(mask.candidates)
+            self.kept += kept
+            self.masks_with_kept += kept > 0
+
+
+def write_pairs(parts: Iterable[Part], output: Path, name: str, selection: ScoringConfig) -> PairTotals:
+    """Streams the parts into the four files; all four appear at the end, each by rename.
+
+    Lists in a cell are JSON, which is also a Python literal. Raises UserError when the files cannot be written.
+    """
+    totals = PairTotals(selection)
+    with writing_pairs(output, name, (*PAPER_COLUMNS, *FURTHER_COLUMNS)) as writer:
+        for part in parts:
+            totals.add(part)
+            for mask in part.masks:
+                writer.write(_row(part, mask))
+    return totals
+
+
+def read_pairs(path: Path) -> list[Row]:
+    """All rows of a pairs CSV, see pair_rows.open_pairs. Raises UserError."""
+    _, rows = open_pairs(path)
+    return list(rows)
+
+
+def _row(part: Part, mask: MaskCaptions) -> Row:
+    row: Row = {
+        "img_name": part.image_name,
+        "img_id": part.image_id,
+        "seg_id": mask.seg_id,
+        "pseudo_caption": [candidate.text for candidate in mask.candidates],
+        "doc": [candidate.doc for candidate in mask.candidates],
+        "one_mask": int(mask.one_mask),
+    }
+    return row | {name: [of(candidate) for candidate in mask.candidates] for name, of in FURTHER_COLUMNS.items()}

@@ -1,0 +1,119 @@
+"""A checkpoint measured on the splits of a data set: tables for a person, figures for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.io.device import pick_device
+from pseudo_ris.io.safe_paths import check_name
+from pseudo_ris.pairs.split import TRAIN
+from pseudo_ris.ris.config import DataConfig, EvaluateConfig
+from pseudo_ris.ris.data.splits import split_targets, splits_of
+from pseudo_ris.ris.data.targets import Target
+from pseudo_ris.ris.evaluation.metrics import Scores
+from pseudo_ris.ris.evaluation.predictions import PredictionFolder
+from pseudo_ris.ris.evaluation.scores import Prediction, Results, tally
+from pseudo_ris.ris.models.base import RisModel
+from pseudo_ris.ris.models.checkpoints import load_model
+
+SIZES = {"model_size": "at model size", "original": "at original size"}
+
+
+def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, Any]:
+    """Prints a table of every split; returns their figures.
+
+    As JSON: {"checkpoint", "dataset", "splits": {split: see Results.named}}. Raises UserError: see load_model, split_targets
+    and tally.
+    """
+    device = pick_device(config.device)
+    model, trained = load_model(Path(config.checkpoint), device)
+    data = data_settings(config, trained.data)
+    # All of them first: that a set is incomplete is to be known before hours of predictions.
+    targets = {split: split_targets(data, split) for split in chosen_splits(config, data)}
+    print(f"model: {trained.model.name} {trained.model.size}, {model.form.input_size} pixels, from {config.checkpoint}")
+    print(f"data set: {data.dataset}, images in {data.images}")
+    results = {split: evaluate_split(model, split, targets[split], config, device) for split in targets}
+    splits = {split: found.named for split, found in results.items()}
+    return {"checkpoint": config.checkpoint, "dataset": data.dataset, "splits": splits}
+
+
+def data_settings(config: EvaluateConfig, trained: DataConfig) -> DataConfig:
+    """Where the data to evaluate on are: as asked for, otherwise as in training. Raises UserError when neither names a set."""
+    dataset = config.dataset or trained.dataset
+    if not dataset:
+        raise UserError("--dataset: the model was trained on pseudo pairs alone; name the data set to evaluate on")
+    own = {name: value for name in ("refer_root", "images") if (value := getattr(config, name))}
+    # Which annotation is the usual one differs from set to set.
+    split_by = config.split_by or ("" if config.dataset else trained.split_by)
+    return replace(trained, dataset=dataset, split_by=split_by, **own)
+
+
+def chosen_splits(config: EvaluateConfig, data: DataConfig) -> list[str]:
+    """The splits asked for, otherwise all but the one that is trained on. Raises UserError when there is none."""
+    splits = list(config.splits) or [split for split in splits_of(data) if split != TRAIN]
+    if not splits:
+        raise UserError(f"--splits: {data.dataset} has no split but {TRAIN}; name it to evaluate on it")
+    return splits
+
+
+def evaluate_split(
+    model: RisModel, split: str, targets: Sequence[Target], config: EvaluateConfig, device: torch.device
+) -> Results:
+    """Results of one split; prints their table and writes the predictions, when they are asked for."""
+    folder = PredictionFolder(_folder_of(split, config.predictions)) if config.predictions else None
+    sentences = sum(len(target.sentences) for target in targets)
+    with tqdm(desc=split, total=sentences, unit="sentence", dynamic_ncols=True, leave=False, disable=None) as bar:
+
+        def note(prediction: Prediction) -> None:
+            bar.update()
+            if folder:
+                folder.add(prediction)
+
+        scores = tally(
+            model,
+            targets,
+            batch_size=config.batch_size,
+            precision=config.precision,
+            device=device,
+            workers=config.workers,
+            predictions=note,
+        )
+    results = Results.of(scores)
+    print("\n".join(table(split, results)), flush=True)
+    if folder:
+        folder.close()
+        print(f"predictions: {folder.folder}")
+    return results
+
+
+def _folder_of(split: str, predictions: str) -> Path:
+    """A split's name may come from a file and must not lead out of the folder."""
+    try:
+        check_name(split)
+    except BadInputError as error:
+        raise UserError(f"split {error}; evaluate without --predictions") from error
+    return Path(predictions) / split
+
+
+def table(split: str, results: Results) -> Iterator[str]:
+    """Lines: all expressions of a split, then each kind, at the model's size and at the images' own."""
+    groups = {"all": results, **results.by_tag}
+    width = max(len(name) for name in (*SIZES.values(), *(f"  {group}" for group in groups))) + 1
+    names = list(results.model_size.named)
+    yield f"\n{split} ({results.model_size.count} expressions)"
+    for size, title in SIZES.items():
+        yield f"{title:<{width}}" + "".join(f"{name:>8}" for name in names)
+        for group, found in groups.items():
+            yield f"{'  ' + group:<{width}}" + _cells(getattr(found, size))
+
+
+def _cells(scores: Scores) -> str:
+    *shares, count = scores.named.values()
+    return "".join(f"{100 * share:8.2f}" for share in shares) + f"{count:8d}"

@@ -1,0 +1,97 @@
+"""What every RIS model is: image and words in, mask logits out, and how its samples are made."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from typing_extensions import Self
+
+from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
+from pseudo_ris.ris.models.letterbox import FrameKind
+
+BACKGROUND, FOREGROUND = 0, 1
+
+
+class Tokenizer(Protocol):
+    """Sentences -> words of a model's vocabulary.
+
+    length: L, tokens of a sentence, start and end included. vocabulary: number of ids that the model takes, `mask_id`
+    included. mask_id: the token that stands for a hidden word. special_ids: tokens that are no words (start, end, padding,
+    mask ...); these are never masked and never drawn as a random word.
+    """
+
+    length: int
+    vocabulary: int
+    mask_id: int
+    special_ids: tuple[int, ...]
+
+    def __call__(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens int64 [N, L] and attention bool [N, L], False on padding. Sentences are cut to L tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class SampleForm:
+    """How a model's samples are made.
+
+    input_size: side of the square image, pixels. frame: see frames. mean, std: of the RGB channels, of pixels in [0, 1].
+    """
+
+    input_size: int
+    frame: FrameKind
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class RisModel(nn.Module, ABC):
+    """Base of all RIS models.
+
+    form, tokenizer: how its samples are made. class_weights: of background and foreground in the pixel loss.
+    """
+
+    form: SampleForm
+    tokenizer: Tokenizer
+    class_weights: tuple[float, float] = (1.0, 1.0)
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """The model of a config; what no file gives is drawn from torch's current random state. Raises UserError."""
+
+    @classmethod
+    def for_checkpoint(cls, config: ModelConfig, pieces: Sequence[str]) -> Self:
+        """The model of a config, to be filled from a checkpoint. It needs none of the files that training started from.
+
+        pieces: those of the model that was saved. Raises UserError when there is no such size.
+        """
+        return cls.from_config(replace(config, image_weights=NO_WEIGHTS, text_weights=NO_WEIGHTS))
+
+    @property
+    def pieces(self) -> list[str]:
+        """The tokenizer's word pieces, where they depend on the config: a checkpoint keeps them beside the weights."""
+        return []
+
+    @abstractmethod
+    def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+        """Logits of background and foreground, float32 [B, 2, H, W], at the resolution that the model works at.
+
+        images: float [B, 3, S, S], normalised as `form` says; S is a multiple of 32. tokens: int64 [B, L]. attention: bool
+        [B, L], False on padding. H and W are S, or less where the model overrides `upsampled`.
+        """
+
+    def upsampled(self, logits: torch.Tensor, side: int) -> torch.Tensor:
+        """The logits that `forward` gives, [B, 2, H, W], for each pixel of the images: [B, 2, side, side]."""
+        return logits
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for an optimiser that hold every trainable parameter once.
+
+        Each has "params", "tower" (whether they are pre-trained and so learn more slowly) and "decay" (whether weight decay
+        applies to them).
+        """

@@ -1,0 +1,44 @@
+"""Whether a training may continue from a checkpoint: same settings, same data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pseudo_ris.errors import UserError
+from pseudo_ris.io.files import digest
+from pseudo_ris.ris.config import TrainConfig
+from pseudo_ris.ris.data.targets import Target
+from pseudo_ris.ris.models.checkpoints import Checkpoint, config_of
+
+# What a training may go on with changed: where things are, and what its losses do not depend on. Data count by their content.
+FREE = {
+    *("output", "device", "workers", "validate_every", "validate_epochs", "validate_last"),
+    *("data.refer_root", "data.images"),
+    *("data.pairs", "data.pair_images", "data.pair_masks"),
+}
+
+
+def check_same_training(content: Checkpoint, path: Path, config: TrainConfig, targets: Sequence[Target]) -> None:
+    """Raises UserError that names the first setting with which the training at `path` cannot go on, or its changed data."""
+    now, then = _flat(dataclasses.asdict(config)), _flat(dataclasses.asdict(config_of(content, path)))
+    for name, value in now.items():
+        if name not in FREE and value != then[name]:
+            raise UserError(f"--{name} {value}: {path} was trained with {then[name]!r}; keep that, or give another --output")
+    if content["data"] != data_digest(targets):
+        raise UserError(f"{path}: was trained on other data than these; restore them, or give another --output")
+
+
+def data_digest(targets: Sequence[Target]) -> str:
+    """Hash of the targets' names and sentences, in order."""
+    return digest([[target.name, *target.sentences] for target in targets])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat

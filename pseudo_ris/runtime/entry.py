@@ -1,0 +1,57 @@
+"""The start of a command, before `cli.run_recipe` takes over.
+
+Ctrl-C while libraries are imported ends the command with one line, and threads sleep while they wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from pseudo_ris.errors import EXIT_INTERRUPTED
+from pseudo_ris.io.gc_tuning import no_collection
+from pseudo_ris.io.threads import sleep_while_waiting
+
+INTERRUPTED = "interrupted; the same command goes on where this one stopped"
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Wraps the imports of a script: no garbage collection, and what `begin_command` does."""
+    with no_collection():
+        begin_command()
+        try:
+            yield
+        finally:
+            end_of_imports()
+
+
+def begin_command() -> None:
+    """From here to `end_of_imports`, Ctrl-C ends the process at once with one line and exit code 130.
+
+    Nothing has been done yet that could be left half-done. Where Ctrl-C is ignored or handled by the caller, that stays.
+    Libraries that are loaded from here on find the settings of threads.py.
+    """
+    sleep_while_waiting()
+    if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def end_of_imports() -> None:
+    """From here on, Ctrl-C raises KeyboardInterrupt again."""
+    if _in_main_thread() and signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    # An exception would not do: libraries catch whatever goes wrong while they look for optional modules.
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(EXIT_INTERRUPTED)

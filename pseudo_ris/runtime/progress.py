@@ -1,0 +1,135 @@
+"""How far a run is, for who watches: the progress line, and the status file beside the results."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Protocol
+
+from tqdm import tqdm
+
+from pseudo_ris.errors import UserError
+from pseudo_ris.io.files import TEMPORARY_SUFFIX
+from pseudo_ris.runtime.status_file import Status, write_status
+
+LINE_SECONDS = 0.25
+BEAT_SECONDS = 2.0
+PLAIN_SECONDS = 60.0
+"""How often a line is printed where there is no terminal that could show one that changes."""
+PACE_SECONDS = 120.0
+
+
+class Workers(Protocol):
+    """Who does the work of a run, when that is not the command's own process.
+
+    name: setting `engine`. count: how many should be there. dashboard: address of one, "" without.
+    """
+
+    name: str
+    count: int
+    dashboard: str
+
+    @property
+    def alive(self) -> int:
+        """How many are there; cheap, and may be asked in any thread."""
+
+
+class ProgressLine:
+    """The line on a terminal while it is entered; none where there is no terminal.
+
+    Args:
+        state: how far the run is. It is asked now and then.
+    """
+
+    def __init__(self, state: Callable[[], Status]) -> None:
+        self._state = state
+        status = state()
+        self._line = tqdm(
+            desc=status.stage, total=status.total, initial=status.ended, unit="image", dynamic_ncols=True, disable=None
+        )
+        self._said = 0.0
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._line.close()
+
+    def step(self) -> None:
+        """One image more has ended."""
+        if self._line.disable:
+            return
+        if (now := time.monotonic()) - self._said > LINE_SECONDS:
+            self._said = now
+            status = self._state()
+            said = (f"{status.failed} failed" if status.failed else "", status.workers_in_words)
+            self._line.set_postfix_str(", ".join(part for part in said if part), refresh=False)
+        self._line.update()
+
+
+class Heartbeat:
+    """Keeps the status file up to date while it is entered, in a thread of its own, so that no image waits for it.
+
+    The file goes when the run ends, and stays when it ends with an error. That it cannot be written ends no run.
+
+    Args:
+        state: how far the run is; asked in another thread. Its rate is filled in here.
+    """
+
+    def __init__(self, path: Path, state: Callable[[], Status]) -> None:
+        self._path, self._state = path, state
+        self._pace = Pace()
+        self._ended = Event()
+        self._thread = Thread(target=self._go_on, daemon=True, name="status")
+
+    def __enter__(self) -> Heartbeat:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+        if kind is not None:
+            self._beat()
+            return
+        with suppress(OSError):
+            for path in (self._path, *self._path.parent.glob(f".{self._path.name}.*{TEMPORARY_SUFFIX}")):
+                path.unlink(missing_ok=True)
+
+    def _go_on(self) -> None:
+        said = time.monotonic()
+        while not self._ended.wait(BEAT_SECONDS):
+            status = self._beat()
+            if time.monotonic() - said >= PLAIN_SECONDS and not sys.stderr.isatty():
+                said = time.monotonic()
+                print(f"{status.stage}: {status}", file=sys.stderr, flush=True)
+
+    def _beat(self) -> Status:
+        status = self._state()
+        status = replace(status, rate=self._pace.rate(time.monotonic(), status.ended))
+        with suppress(UserError):
+            write_status(self._path, status)
+        return status
+
+
+class Pace:
+    """How fast a number has grown in the last two minutes."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def rate(self, now: float, number: int) -> float:
+        """Per second. now: seconds on a clock that only goes forward."""
+        self._seen.append((now, number))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= PACE_SECONDS:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (number - before) / (now - since) if now > since else 0.0

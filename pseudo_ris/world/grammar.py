@@ -1,0 +1,240 @@
+"""The expressions of the drawn world: a small grammar, its parser, and what an expression is true of.
+
+    expression  := determiner [superlative] [size] [colour] [pattern] category ["with" marks] [tail] [position]
+    determiner  := "a" | "an" | "the"         ("an" before a vowel and only there; a superlative asks for "the")
+    marks       := "stripes" | "dots"         (only when no pattern adjective was used)
+    tail        := "in the picture" | "in the image" | "on the ground" | "on display"         (says nothing)
+    position    := "on the left" | "on the right" | "at the top" | "at the bottom" | "in the middle"
+
+Position is judged from the centres of the boxes. A superlative picks among the objects of which the rest is true. Captions
+learnt from crops use no position words, since a crop does not show where it was cut (see `sample_caption`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pseudo_ris.world.scenes import CATEGORIES, COLOURS, PATTERNS, SIZE, SIZES, Scene, SceneObject
+
+TAILS: tuple[str, ...] = ("in the picture", "in the image", "on the ground", "on display")
+MARKS: dict[str, str] = {"stripes": "striped", "dots": "dotted"}
+
+_LOW, _HIGH = 0.4 * SIZE, 0.6 * SIZE
+_MIDDLE = (0.3 * SIZE, 0.7 * SIZE)
+POSITIONS: dict[str, Callable[[float, float], bool]] = {
+    "on the left": lambda x, y: x < _LOW,
+    "on the right": lambda x, y: x > _HIGH,
+    "at the top": lambda x, y: y < _LOW,
+    "at the bottom": lambda x, y: y > _HIGH,
+    "in the middle": lambda x, y: _MIDDLE[0] <= x <= _MIDDLE[1] and _MIDDLE[0] <= y <= _MIDDLE[1],
+}
+# The coordinate that a superlative makes smallest.
+SUPERLATIVES: dict[str, Callable[[float, float], float]] = {
+    "leftmost": lambda x, y: x,
+    "rightmost": lambda x, y: -x,
+    "topmost": lambda x, y: y,
+    "bottommost": lambda x, y: -y,
+}
+WORDS: tuple[str, ...] = tuple(
+    sorted(
+        {"a", "an", "the", "with", *CATEGORIES, *COLOURS, *PATTERNS, *SIZES, *MARKS, *SUPERLATIVES}
+        | {word for phrase in (*TAILS, *POSITIONS) for word in phrase.split()}
+    )
+)
+
+# How often a caption says each attribute. Low on purpose: likely captions are generic, so that several objects share them.
+_SAY = {"size": 0.4, "colour": 0.45, "marks": 0.4, "plain": 0.12}
+_SAY_WITH = 0.3
+_SAY_TAIL = 0.15
+_SAY_PLACE = 0.5
+_MIN_WORDS = 4
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What an expression says; None means unsaid. `position` and `superlative` are keys of POSITIONS and SUPERLATIVES."""
+
+    category: str
+    size: str | None = None
+    colour: str | None = None
+    pattern: str | None = None
+    position: str | None = None
+    superlative: str | None = None
+
+
+class _Reader:
+    """Takes words off the front of an expression."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+
+    def one_of(self, choices: tuple[str, ...] | dict[str, object]) -> str | None:
+        """The next word or phrase when it is among `choices`, which is then used up; otherwise None."""
+        for choice in choices:
+            length = choice.count(" ") + 1
+            if self._words[:length] == choice.split(" "):
+                del self._words[:length]
+                return choice
+        return None
+
+    @property
+    def next(self) -> str:
+        return self._words[0] if self._words else ""
+
+
+def _needs_an(word: str) -> bool:
+    return word[:1] in tuple("aeiou")
+
+
+def parse(expression: str) -> Expression | None:
+    """Read an expression; None when it is ungrammatical. Case, outer blanks and one final full stop do not matter."""
+    reader = _Reader(expression.strip().lower().removesuffix(".").split())
+    determiner = reader.one_of(("a", "an", "the"))
+    if determiner is None or (determiner != "the" and (determiner == "an") != _needs_an(reader.next)):
+        return None
+    superlative = reader.one_of(SUPERLATIVES)
+    if superlative and determiner != "the":
+        return None
+    size, colour, pattern = reader.one_of(SIZES), reader.one_of(COLOURS), reader.one_of(PATTERNS)
+    category = reader.one_of(CATEGORIES)
+    if category is None:
+        return None
+    if reader.one_of(("with",)):
+        marks = reader.one_of(MARKS)
+        if marks is None or pattern is not None:
+            return None
+        pattern = MARKS[marks]
+    reader.one_of(TAILS)
+    position = reader.one_of(POSITIONS)
+    if reader.next or (position and superlative):
+        return None
+    return Expression(category, size, colour, pattern, position, superlative)
+
+
+def _read(expression: str | Expression) -> Expression | None:
+    return parse(expression) if isinstance(expression, str) else expression
+
+
+def is_true(expression: str | Expression, obj: SceneObject) -> bool:
+    """Whether the words for category, size, colour and pattern fit the object. False when ungrammatical; ignores position."""
+    said = _read(expression)
+    return said is not None and all(
+        value is None or value == actual
+        for value, actual in (
+            (said.category, obj.category),
+            (said.size, obj.size),
+            (said.colour, obj.colour),
+            (said.pattern, obj.pattern),
+        )
+    )
+
+
+def referents(expression: str | Expression, scene: Scene) -> tuple[int, ...]:
+    """Indices (from 0) of the objects that the expression is true of; () when it is ungrammatical or true of none."""
+    said = _read(expression)
+    if said is None:
+        return ()
+    centres = {index: _centre(obj) for index, obj in enumerate(scene.objects) if is_true(said, obj)}
+    if said.position:
+        holds = POSITIONS[said.position]
+        return tuple(index for index, centre in centres.items() if holds(*centre))
+    if said.superlative and centres:
+        order = SUPERLATIVES[said.superlative]
+        best = min(order(*centre) for centre in centres.values())
+        return tuple(index for index, centre in centres.items() if order(*centre) == best)
+    return tuple(centres)
+
+
+def _centre(obj: SceneObject) -> tuple[float, float]:
+    x0, y0, x1, y1 = obj.box
+    return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def _compose(said: Expression, determiner: str, with_marks: bool = False, tail: str = "") -> str:
+    """Write an expression out; `determiner` is "a" (turned into "an" where needed) or "the"."""
+    marks = next((marks for marks, pattern in MARKS.items() if pattern == said.pattern), None) if with_marks else None
+    adjectives = [said.superlative, said.size, said.colour, None if marks else said.pattern]
+    words = [word for word in (*adjectives, said.category) if word]
+    if determiner == "a" and _needs_an(words[0]):
+        determiner = "an"
+    ending = [f"with {marks}" if marks else "", tail, said.position or ""]
+    return " ".join(part for part in (determiner, *words, *ending) if part)
+
+
+def _some_attributes(obj: SceneObject, rng: np.random.Generator) -> Expression:
+    say_size, say_colour, say_pattern = rng.random(3)
+    pattern_odds = _SAY["plain"] if obj.pattern == "plain" else _SAY["marks"]
+    return Expression(
+        obj.category,
+        obj.size if say_size < _SAY["size"] else None,
+        obj.colour if say_colour < _SAY["colour"] else None,
+        obj.pattern if say_pattern < pattern_odds else None,
+    )
+
+
+def sample_caption(obj: SceneObject, rng: np.random.Generator) -> str:
+    """A caption with a random subset of the object's attributes, as a person might give it who sees the object alone.
+
+    At least four words (a shorter one gets a tail that says nothing) and no noun before the category, so that the first
+    noun phrase ends with the category. Without position words.
+
+    Raises:
+        ValueError: the object has no category.
+    """
+    _check_named(obj)
+    said = _some_attributes(obj, rng)
+    determiner = "a" if rng.random() < 0.6 else "the"
+    caption = _compose(said, determiner, with_marks=bool(rng.random() < _SAY_WITH))
+    if len(caption.split()) < _MIN_WORDS or rng.random() < _SAY_TAIL:
+        caption += " " + TAILS[int(rng.integers(len(TAILS)))]
+    return caption
+
+
+def full_caption(obj: SceneObject) -> str:
+    """The caption with every attribute, e.g. "a large red striped ball"."""
+    _check_named(obj)
+    return _compose(Expression(obj.category, obj.size, obj.colour, obj.pattern), "a")
+
+
+def _check_named(obj: SceneObject) -> None:
+    if not obj.category:
+        raise ValueError("obj: a form without a category has no caption; leave it out")
+
+
+def sample_positional_expression(scene: Scene, index: int, rng: np.random.Generator, tries: int = 20) -> str:
+    """A human-like expression of object `index` (from 0) that may use its position.
+
+    The first of up to `tries` draws that singles the object out, otherwise the last that is true of it. Half of the
+    expressions say what the object is like and no place, if such a one is found in the first half of the tries.
+
+    Raises:
+        ValueError: the object has no category.
+    """
+    obj = scene.objects[index]
+    _check_named(obj)
+    fallback = full_caption(obj)
+    placed = rng.random() < _SAY_PLACE
+    for attempt in range(tries):
+        said = _some_attributes(obj, rng)
+        if placed or attempt >= tries // 2:
+            said = _with_position(said, obj, scene, index, rng)
+        determiner = "the" if said.superlative or rng.random() < 0.8 else "a"
+        text = _compose(said, determiner, with_marks=bool(rng.random() < _SAY_WITH))
+        fallback = text
+        if referents(said, scene) == (index,):
+            return text
+    return fallback
+
+
+def _with_position(said: Expression, obj: SceneObject, scene: Scene, index: int, rng: np.random.Generator) -> Expression:
+    """With a place that is true of the object, if there is any."""
+    choices = [replace(said, position=phrase) for phrase, holds in POSITIONS.items() if holds(*_centre(obj))]
+    choices += [
+        extended
+        for extended in (replace(said, superlative=word) for word in SUPERLATIVES)
+        if index in referents(extended, scene)
+    ]
+    return choices[int(rng.integers(len(choices)))] if choices else said

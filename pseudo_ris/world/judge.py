@@ -1,0 +1,201 @@
+"""Judges masks and expressions of drawn scenes against their ground truth. Pure; all counts add up over scenes.
+
+An expression is *true* when the grammar says it holds of its mask's object, *unique* when it holds of no other object of
+the scene, *distinctive* when it is both. Uniqueness alone is cheap: an ungrammatical text holds of nothing, so it is unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from math import nan
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pseudo_ris.records import CaptionRecord, MaskCaptions
+from pseudo_ris.world.grammar import full_caption, referents
+from pseudo_ris.world.scenes import Scene
+
+MATCH_IOU = 0.5
+GOOD_IOU = 0.75
+
+Added = TypeVar("Added", bound="Counts")
+Keep = Callable[[MaskCaptions], Sequence[CaptionRecord]]
+
+
+class Counts:
+    """Base of the count dataclasses: `+` adds field by field, through nested counts and tuples of counts."""
+
+    def __add__(self: Added, other: Added) -> Added:
+        return type(self)(*(_sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class MaskCounts(Counts):
+    """How well masks cover the objects.
+
+    objects: all of the scene. masks: all given. owned: masks that match an object (IoU >= MATCH_IOU). found: objects that
+    some mask matches; found_well: with IoU >= GOOD_IOU. iou: sum over found objects of their best mask's IoU.
+    """
+
+    objects: int = 0
+    masks: int = 0
+    owned: int = 0
+    found: int = 0
+    found_well: int = 0
+    iou: float = 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of objects with a mask of IoU >= GOOD_IOU."""
+        return share(self.found_well, self.objects)
+
+    @property
+    def precision(self) -> float:
+        """Share of masks that match an object."""
+        return share(self.owned, self.masks)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the found objects of their best mask's IoU."""
+        return share(self.iou, self.found)
+
+
+@dataclass(frozen=True)
+class CaptionCounts(Counts):
+    """What a set of expressions says about the objects.
+
+    captions: all of them, also of masks that match no object (never true; unique when they hold of nothing).
+    objects: all of the scene. covered: objects with a mask that has an expression. told_apart: objects with a distinctive one.
+    """
+
+    captions: int = 0
+    true: int = 0
+    unique: int = 0
+    distinctive: int = 0
+    objects: int = 0
+    covered: int = 0
+    told_apart: int = 0
+
+    @property
+    def true_share(self) -> float:
+        """Share of the expressions that are true."""
+        return share(self.true, self.captions)
+
+    @property
+    def unique_share(self) -> float:
+        """Share of the expressions that hold of no other object."""
+        return share(self.unique, self.captions)
+
+    @property
+    def distinctive_share(self) -> float:
+        """Share of the expressions that are true and unique."""
+        return share(self.distinctive, self.captions)
+
+    @property
+    def covered_share(self) -> float:
+        """Share of all objects that have an expression."""
+        return share(self.covered, self.objects)
+
+    @property
+    def told_apart_share(self) -> float:
+        """Share of all objects that have a distinctive expression."""
+        return share(self.told_apart, self.objects)
+
+
+@dataclass(frozen=True)
+class PairCounts(Counts):
+    """Masks and expressions of one run: all candidates, and those that pass the filter."""
+
+    masks: MaskCounts = field(default_factory=MaskCounts)
+    candidates: CaptionCounts = field(default_factory=CaptionCounts)
+    kept: CaptionCounts = field(default_factory=CaptionCounts)
+
+
+def judge_pairs(scene: Scene, masks: np.ndarray, captions: Sequence[MaskCaptions], keep: Keep) -> PairCounts:
+    """Judges what stages 1 and 2 made of a scene.
+
+    Args:
+        masks: bool [M, H, W].
+        captions: the scored candidates of each mask, in the order of `masks`.
+        keep: gives the candidates of a mask that pass the filter.
+    """
+    owners = owners_of(scene, masks)
+    candidates = [[candidate.text for candidate in own.candidates] for own in captions]
+    kept = [[candidate.text for candidate in keep(own)] for own in captions]
+    return PairCounts(judge_masks(scene, masks), judge_captions(scene, owners, candidates), judge_captions(scene, owners, kept))
+
+
+def judge_masks(scene: Scene, masks: np.ndarray) -> MaskCounts:
+    """Counts of masks, bool [M, H, W], against the scene's objects, all of which count as visible."""
+    ious = iou_matrix(masks, scene.masks)
+    best = ious.max(axis=0, initial=0.0)
+    return MaskCounts(
+        objects=len(scene.objects),
+        masks=len(masks),
+        owned=int((ious.max(axis=1, initial=0.0) >= MATCH_IOU).sum()),
+        found=int((best >= MATCH_IOU).sum()),
+        found_well=int((best >= GOOD_IOU).sum()),
+        iou=float(best[best >= MATCH_IOU].sum()),
+    )
+
+
+def judge_captions(scene: Scene, owners: Sequence[int | None], captions: Sequence[Sequence[str]]) -> CaptionCounts:
+    """Counts of the expressions of each mask; owners: index of each mask's object, None when it matches none."""
+    count = true = unique = distinctive = 0
+    covered: set[int] = set()
+    told_apart: set[int] = set()
+    for owner, texts in zip(owners, captions, strict=True):
+        for text in texts:
+            holds_of = set(referents(text, scene))
+            is_true, is_unique = owner in holds_of, not holds_of - {owner}
+            count += 1
+            true += is_true
+            unique += is_unique
+            distinctive += is_true and is_unique
+            if owner is not None:
+                covered.add(owner)
+                if is_true and is_unique:
+                    told_apart.add(owner)
+    return CaptionCounts(count, true, unique, distinctive, len(scene.objects), len(covered), len(told_apart))
+
+
+def owners_of(scene: Scene, masks: np.ndarray) -> list[int | None]:
+    """The object each mask, bool [M, H, W], has the largest IoU with; None when that is below MATCH_IOU."""
+    ious = iou_matrix(masks, scene.masks)
+    return [int(row.argmax()) if row.max(initial=0.0) >= MATCH_IOU else None for row in ious]
+
+
+def distinguishable(scene: Scene) -> int:
+    """How many objects differ from every other in category, colour, pattern or size, so that words can tell them apart."""
+    return sum(referents(full_caption(obj), scene) == (index,) for index, obj in enumerate(scene.objects))
+
+
+def iou_matrix(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """IoU of every pair of masks: bool [M, H, W], bool [N, H, W] -> float64 [M, N]; 0 for two empty masks."""
+    if not len(left) or not len(right):
+        return np.zeros((len(left), len(right)))
+    rows, columns = (masks.reshape(len(masks), -1).astype(np.float64) for masks in (left, right))
+    intersection = rows @ columns.T
+    union = rows.sum(axis=1)[:, None] + columns.sum(axis=1)[None] - intersection
+    return intersection / np.maximum(union, 1)
+
+
+def share(part: float, whole: float) -> float:
+    """part / whole; nan when there is nothing to share."""
+    return part / whole if whole else nan
+
+
+def total(counts: Iterable[Added]) -> Added:
+    """Sum of one or more counts."""
+    first, *rest = counts
+    for other in rest:
+        first = first + other
+    return first
+
+
+def _sum(left: Any, right: Any) -> Any:
+    if isinstance(left, tuple):
+        return tuple(a + b for a, b in zip(left, right, strict=True))
+    return left + right
