@@ -30,6 +30,7 @@ COMMANDS = {
     "lab": "drawn scenes, the embedded models and experiments",
 }
 LAB = {
+    "draw-scenes": "draw scenes with ground truth",
     "evaluate": "measure the embedded models on drawn scenes",
     "train": "train the embedded models",
     "learn-vocabulary": "learn the embedded models' vocabulary",

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import multiprocessing
 from collections.abc import Iterator
@@ -261,19 +260,3 @@ def table(figures: SceneFigures) -> str:
             for label, row in rows
         ]
     return "\n".join(lines)
-
-
-def positive_number(text: str) -> int:
-    """A command-line number of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def seed_number(text: str) -> int:
-    """A command-line seed."""
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is outside 0 .. 4294967295")
-    return value

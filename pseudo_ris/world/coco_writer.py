@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
 from pseudo_ris.errors import UserError
-from pseudo_ris.world.scenes import CATEGORIES, SIZE, SPLITS, Scene, SceneObject, draw_scene
+from pseudo_ris.world.scenes import CATEGORIES, SIZE, Scene, SceneObject
 
 INSTANCES = "instances.json"
 IMAGES = "images"
@@ -107,7 +104,7 @@ def load_coco_scenes(folder: Path | str) -> list[tuple[str, Scene]]:
         raise UserError(f"{source}: lacks {error}; {_REMEDY}") from error
 
 
-_REMEDY = "write the folder with python -m pseudo_ris.world.scenes"
+_REMEDY = "write the folder with `pseudo-ris lab draw-scenes`"
 
 
 def _read_scene(path: Path, annotations: Sequence[dict[str, Any]], names: dict[int, str]) -> Scene:
@@ -130,38 +127,3 @@ def _read_scene(path: Path, annotations: Sequence[dict[str, Any]], names: dict[i
             )
         )
     return Scene(np.ascontiguousarray(image[..., ::-1]), label_map, tuple(objects))
-
-
-def _number(lowest: int, highest: int) -> Any:
-    def read(text: str) -> int:
-        value = int(text)
-        if not lowest <= value <= highest:
-            raise argparse.ArgumentTypeError(f"{value} is outside {lowest} .. {highest}")
-        return value
-
-    read.__name__ = "whole number"
-    return read
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: draw scenes and write them. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pseudo_ris.world.scenes",
-        description="Draw scenes with ground truth and write them as images/scene_00000.png, ... and a COCO instances.json.",
-    )
-    parser.add_argument("--count", type=_number(1, 100_000), required=True, help="how many scenes")
-    parser.add_argument("--seed", type=_number(0, 2**32 - 1), default=0, help="any seed; the same seed draws the same scenes")
-    parser.add_argument(
-        "--split", choices=tuple(SPLITS), default="demo", help="splits never share a scene, whatever the seeds (default: demo)"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; must not hold an instances.json yet")
-    options = parser.parse_args(arguments)
-    scenes = (draw_scene(options.split, options.seed, index) for index in range(options.count))
-    description = f"drawn scenes, split {options.split}, seed {options.seed}"
-    try:
-        target = write_coco_scenes(tqdm(scenes, total=options.count, desc="scenes"), options.out, description)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.count} scenes written; ground truth in {target}")
-    return 0

@@ -1,6 +1,6 @@
 """Drawn scenes with ground truth: 256x256 images, instance masks and a scene graph, all from one seed.
 
-`python -m pseudo_ris.world.scenes --count 24 --seed 0 --out DIR` writes scenes as images and a COCO instances.json.
+`pseudo-ris lab draw-scenes --count 24 --seed 0 --out DIR` writes scenes as images and a COCO instances.json.
 """
 
 from __future__ import annotations
@@ -240,9 +240,3 @@ class _Layout:
 def _tight_box(mask: np.ndarray) -> Box:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-if __name__ == "__main__":
-    from pseudo_ris.world.coco_writer import main
-
-    raise SystemExit(main())

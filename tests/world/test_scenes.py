@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pseudo_ris.cli.lab import draw_scenes
 from pseudo_ris.errors import UserError
-from pseudo_ris.world import coco_writer
 from pseudo_ris.world.coco_writer import load_coco_scenes, write_coco_scenes
 from pseudo_ris.world.painting import Light, cut_out, named_material
 from pseudo_ris.world.scene_set import SceneSet, build_scene_set
@@ -243,13 +243,13 @@ def test_a_damaged_folder_is_named(tmp_path, scenes, damage, message):
         load_coco_scenes(tmp_path)
 
 
-def test_command_writes_the_scenes_of_its_seed(tmp_path, capsys):
+def test_command_writes_the_scenes_of_its_seed(tmp_path):
     arguments = ["--count", "2", "--seed", "9", "--split", "evaluation", "--out", str(tmp_path / "out")]
-    assert coco_writer.main(arguments) == 0
+    assert draw_scenes.main(arguments) == 0
     loaded = load_coco_scenes(tmp_path / "out")
     assert all(same_scene(scene, draw_scene("evaluation", 9, index)) for index, (_, scene) in enumerate(loaded))
-    assert coco_writer.main(arguments) == 2
-    assert "exists already" in capsys.readouterr().err
+    with pytest.raises(UserError, match="exists already"):
+        draw_scenes.main(arguments)
 
 
 def test_shipped_scenes():

@@ -12,16 +12,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pseudo_ris.lab.evaluate import measure, positive_number, seed_number, summary, table
+from pseudo_ris.cli.arguments import LARGEST_SEED, whole_number
+from pseudo_ris.lab.evaluate import measure, summary, table
 
 
 def main(argv: Sequence[str]) -> int:
     """The command line. Returns the exit code; raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab evaluate", description=__doc__)
-    parser.add_argument("--scenes", type=positive_number, default=300, help="scenes to draw (default: 300)")
-    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the scenes (default: 0)")
+    parser.add_argument("--scenes", type=whole_number(1), default=300, help="scenes to draw (default: 300)")
+    parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of the scenes (default: 0)")
     parser.add_argument("--split", choices=("evaluation", "validation"), default="evaluation")
-    parser.add_argument("--workers", type=positive_number, default=2, help="processes of one thread each (default: 2)")
+    parser.add_argument("--workers", type=whole_number(1), default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of .safetensors (default: the embedded ones)")
     options = parser.parse_args(argv)
     started = time.monotonic()

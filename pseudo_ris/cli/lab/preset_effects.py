@@ -12,17 +12,17 @@ import json
 import time
 from collections.abc import Sequence
 
-from pseudo_ris.lab.evaluate import positive_number, seed_number
+from pseudo_ris.cli.arguments import LARGEST_SEED, whole_number
 from pseudo_ris.lab.preset_effects import measure, summary, table
 
 
 def main(argv: Sequence[str]) -> int:
     """The command line. Returns the exit code; raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab preset-effects", description=__doc__)
-    parser.add_argument("--scenes", type=positive_number, default=100, help="scenes to draw (default: 100)")
-    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the scenes (default: 0)")
+    parser.add_argument("--scenes", type=whole_number(1), default=100, help="scenes to draw (default: 100)")
+    parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of the scenes (default: 0)")
     parser.add_argument("--split", choices=("evaluation", "validation"), default="evaluation")
-    parser.add_argument("--workers", type=positive_number, default=2, help="processes of one thread each (default: 2)")
+    parser.add_argument("--workers", type=whole_number(1), default=2, help="processes of one thread each (default: 2)")
     options = parser.parse_args(argv)
     started = time.monotonic()
     measured = measure(options.split, options.seed, options.scenes, options.workers)
