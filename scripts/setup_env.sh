@@ -1,6 +1,6 @@
 # Sourced by the other scripts: makes .venv beside this repository's files and activates it; re-used while it is current.
 # Usage: source scripts/setup_env.sh EXTRA          PYTHON=python3.12 chooses the interpreter of a new one.
-# EXTRA is one of setup.py's, or "" for none; without any word bash would hand on the calling script's own arguments.
+# EXTRA is one of pyproject.toml's, or "" for none; without any word bash would hand on the calling script's own arguments.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,7 +16,7 @@ find_python() {
 }
 
 extra=$1
-wanted=$(cat setup.py constraints.txt | sha256sum)
+wanted=$(cat pyproject.toml constraints.txt | sha256sum)
 if [ "$(cat ".venv/.installed-$extra" 2>/dev/null)" != "$wanted" ]; then
     if [ ! -x .venv/bin/python ]; then
         python=$(find_python)

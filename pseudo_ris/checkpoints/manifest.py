@@ -14,10 +14,9 @@ from typing import Any
 
 import yaml
 
+from pseudo_ris.assets.data_files import IN_CHECKOUT, WEIGHTS_LIST
 from pseudo_ris.errors import UserError
 
-ROOT = Path(__file__).parents[2]
-MANIFEST = ROOT / "third_party" / "weights.yaml"
 CHECKSUMS = "checksums.json"
 MODELS = ("cutler", "sam", "coca", "clip", "spacy", "swin", "bert", "bert_words")
 """bert_words: a vocab.txt, BERT's word pieces."""
@@ -81,12 +80,12 @@ class Manifest:
         return next((file for file in self.files.values() if (file.architecture, file.open_clip_tag) == wanted), None)
 
 
-def read_manifest(path: Path = MANIFEST) -> Manifest:
+def read_manifest(path: Path = WEIGHTS_LIST) -> Manifest:
     """Reads a manifest. Raises UserError that names the file and the field that is missing, unknown or not of its form."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; run from a checkout of this repository") from error
+        raise UserError(f"{path}: {error.strerror}; restore it from the repository, or reinstall pseudo-ris") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); restore it") from error
     _check_fields(content, {"presets", "files"}, set(), f"{path}: ")
@@ -101,8 +100,15 @@ def read_manifest(path: Path = MANIFEST) -> Manifest:
 
 
 def weights_folder() -> Path:
-    """Where downloaded weights lie: $PSEUDO_RIS_WEIGHTS, else third_party/weights of this repository."""
-    return Path(os.environ.get("PSEUDO_RIS_WEIGHTS") or ROOT / "third_party" / "weights")
+    """The folder of downloaded weights: $PSEUDO_RIS_WEIGHTS if set, else third_party/weights of the checkout.
+
+    Without a checkout it is pseudo-ris/weights in the user's cache folder, $XDG_CACHE_HOME or ~/.cache.
+    """
+    if chosen := os.environ.get("PSEUDO_RIS_WEIGHTS"):
+        return Path(chosen)
+    if IN_CHECKOUT:
+        return WEIGHTS_LIST.with_name("weights")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pseudo-ris" / "weights"
 
 
 def local_path(entry: WeightsFile, folder: Path | None = None) -> Path:

@@ -13,6 +13,7 @@ from pseudo_ris.runtime.command import run_recipe
 from pseudo_ris.runtime.entry import importing
 
 COMMANDS = {
+    "demo": "both stages on drawn scenes, in less than a minute",
     "masks": "stage 1: images -> pseudo masks",
     "pairs": "stage 2: images and masks -> mask-expression pairs",
     "select": "choose among the candidates of a pairs CSV",

@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, partial
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,11 @@ from tqdm import tqdm
 
 from pseudo_ris.lab.evaluate import PAPER_THRESHOLD, RECOMMENDED_THRESHOLD
 from pseudo_ris.lab.preset_measures import MOSAIC_SIDE, Figures, Settings, Workbench, draw_mosaic
-from pseudo_ris.stages.settings import FULL_SIZE, STAGES, parse_config
+from pseudo_ris.stages.settings import STAGES, parse_config
 from pseudo_ris.world.judge import share, total
 from pseudo_ris.world.scenes import Scene, draw_scene
 
-OURS, PAPER = FULL_SIZE, FULL_SIZE.with_name("paper.yaml")
+OURS, PAPER = "default", "paper"
 # A difference within so many standard errors is not told from none.
 NOTABLE = 2.0
 
@@ -152,15 +151,15 @@ SECTIONS = {
 
 @cache
 def preset_differences() -> dict[str, tuple[Any, Any]]:
-    """Every setting whose value differs: "part.name" -> (configs/default.yaml's, configs/paper.yaml's). Raises UserError."""
+    """Every setting whose value differs: "part.name" -> (value in OURS, value in PAPER). Raises UserError."""
     ours, paper = _flat(OURS), _flat(PAPER)
     return {setting: (ours[setting], paper[setting]) for setting in ours if ours[setting] != paper[setting]}
 
 
-def _flat(preset: Path) -> dict[str, Any]:
+def _flat(preset: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for stage in STAGES:
-        config = parse_config(stage, ["--config", str(preset)], "")
+        config = parse_config(stage, ["--config", preset], "")
         for part in fields(config):
             value = getattr(config, part.name)
             own = asdict(value) if is_dataclass(value) else {}

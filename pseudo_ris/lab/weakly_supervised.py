@@ -31,12 +31,8 @@ from pseudo_ris.ris.data.splits import split_targets
 from pseudo_ris.ris.evaluation.scores import Results, tally
 from pseudo_ris.ris.models.checkpoints import BEST, load_model
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "configs" / "ris_demo.yaml"
-STAGES = (
-    ROOT / "generate_masks" / "cutler_sam_masks.py",
-    ROOT / "generate_pseudo_supervision" / "distinctive_caption_generation.py",
-)
+CONFIG = "ris_demo"
+COMMAND = ("-m", "pseudo_ris.cli")
 PAIRS = "distinctive_captions_cc3m.csv"
 TEST_SPLITS = ("testA", "testB")
 KINDS = ("attribute", "position")
@@ -57,7 +53,7 @@ class Row:
     masking: bool = False
 
     def options(self, out: Path) -> list[str]:
-        """What train_ris/train.py is told of it."""
+        """Options of `pseudo-ris train` for this row."""
         options = [f"--masking.{part}={str(self.masking).lower()}" for part in ("image", "text")]
         if not self.pairs:
             return options
@@ -98,11 +94,11 @@ class Machine:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as file:
             environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-            code = subprocess.run(
-                [sys.executable, *job], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
-            ).returncode
+            code = subprocess.run([sys.executable, *job], env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
         if code:
-            raise UserError(f"{log}: ended with exit code {code}: {_last_line(log)}; mend it and run the same command again")
+            raise UserError(
+                f"{log}: ended with exit code {code}: {_last_line(log)}; fix the cause and run the same command again"
+            )
 
 
 def _last_line(log: Path) -> str:
@@ -115,26 +111,26 @@ def draw_world(out: Path, options: argparse.Namespace, machine: Machine) -> None
     if not world.exists():
         sizes = [f"--{split}={getattr(options, split)}" for split in ("train", "val", "test")]
         machine.run(
-            [["-m", "pseudo_ris.cli", "lab", "refer-world", f"--out={world}", f"--seed={options.world_seed}", *sizes]],
+            [[*COMMAND, "lab", "refer-world", f"--out={world}", f"--seed={options.world_seed}", *sizes]],
             out / "logs" / "world",
         )
 
 
 def make_pairs(out: Path, machine: Machine) -> None:
     """Stages 1 and 2 on the training images: masks, and pairs with and without calibrated sampling. Raises UserError."""
-    common = ["--config=configs/demo.yaml", f"--images={out / 'world' / 'images' / 'train'}", f"--masks={out / 'masks'}"]
+    common = ["--config=demo", f"--images={out / 'world' / 'images' / 'train'}", f"--masks={out / 'masks'}"]
     if machine.workers > 1:
         common += ["--engine=local", f"--workers={machine.workers}"]
-    machine.run([[str(STAGES[0]), *common]], out / "logs" / "masks")
+    machine.run([[*COMMAND, "masks", *common]], out / "logs" / "masks")
     for name, calibration in (("calibrated", "mean"), ("plain", "none")):
         own = [f"--output={out / name}", f"--decoding.calibration={calibration}"]
-        machine.run([[str(STAGES[1]), *common, *own]], out / "logs" / name)
+        machine.run([[*COMMAND, "pairs", *common, *own]], out / "logs" / name)
 
 
 def train_all(out: Path, rows: Sequence[Row], options: argparse.Namespace, machine: Machine) -> None:
     """A model of each row and seed; the longest trainings start first. Raises UserError."""
     world = [f"--data.dataset={DATASET}", f"--data.refer_root={out / 'world'}", f"--data.images={out / 'world' / 'images'}"]
-    common = [str(ROOT / "train_ris" / "train.py"), f"--config={CONFIG}", *world]
+    common = [*COMMAND, "train", f"--config={CONFIG}", *world]
     common += [f"--schedule.steps={options.steps}", f"--schedule.warmup={options.steps // WARMUP_SHARE}"]
     jobs = [
         [*common, *row.options(out), f"--seed={seed}", f"--output={_folder(out, row, seed)}"]

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import yaml
 from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, DefaultHelpFormatter
 
+from pseudo_ris.assets.data_files import preset_names, preset_path
 from pseudo_ris.config import RANDOM, CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
@@ -27,16 +28,18 @@ LEVELS = 2
 """How deep mappings of settings are read: a group, a setting, and what should not be below it."""
 DEEPEST = 20
 """How deep a YAML file may be nested."""
-FULL_SIZE = Path(__file__).parents[2] / "configs" / "default.yaml"
+FULL_SIZE = "default"
+"""The preset that `--weights random` takes when no file is given."""
 
 Config = TypeVar("Config")
 
 
 def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> Config:
-    """Settings of a stage from `--config FILE.yaml` (repeatable) and options, later ones winning.
+    """Settings of a stage from `--config FILE` (repeatable) and options; later files and options win.
 
-    A YAML file may hold the settings of all stages; other stages' are checked by name and left alone. `--weights random`
-    without a file takes configs/default.yaml, so that the models are of full size.
+    FILE is a YAML file or the bare name of a preset. It may hold the settings of all stages; other stages' settings are
+    checked by name and ignored. `--weights random` without `--config` takes the preset "default", so that the models are of
+    full size.
     Raises UserError that names an unknown key's nearest valid one, or the key whose value does not fit.
     """
     parser = ArgumentParser(
@@ -46,18 +49,20 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
         formatter_class=_HelpFormatter,
         exit_on_error=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of settings, see configs/; options given here win")
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"YAML file of settings, or a preset: {', '.join(preset_names())}; options win"
+    )
     parser.add_class_arguments(stage)
     _hide_group_files(parser)
     options: list[str] = []
     rest = _normalised(stage, argv)
     if _dry_run(rest) and "--config" not in rest:
-        rest = ["--config", str(FULL_SIZE), *rest]
+        rest = ["--config", FULL_SIZE, *rest]
     while "--config" in rest:
         at = rest.index("--config")
         if at + 1 == len(rest):
             raise UserError("--config: needs a YAML file")
-        options += _options_of_file(stage, Path(rest[at + 1]))
+        options += _options_of_file(stage, _file_of(rest[at + 1]))
         rest = rest[:at] + rest[at + 2 :]
     try:
         parsed = parser.instantiate(parser.parse_args(options + rest))
@@ -165,12 +170,19 @@ class _SettingsLoader(yaml.SafeLoader):
             self.depth -= 1
 
 
+def _file_of(given: str) -> Path:
+    """The YAML file that `--config` names: a path, or the bare name of a preset."""
+    return preset_path(given) if re.fullmatch(r"[\w-]+", given) else Path(given)
+
+
 def _options_of_file(stage: type, path: Path) -> list[str]:
     """The file's settings for this stage as options."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _SettingsLoader)
     except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}; give a YAML file, for example configs/demo.yaml") from error
+        raise UserError(
+            f"--config {path}: {error.strerror}; give a YAML file or a preset: {', '.join(preset_names())}"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: not YAML ({_one_line(error)})") from error
     if not isinstance(content, dict):

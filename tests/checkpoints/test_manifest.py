@@ -10,7 +10,9 @@ import sys
 import pytest
 import yaml
 
-from pseudo_ris.checkpoints.manifest import MANIFEST, held_checksum, local_path, read_manifest, weights_folder
+from pseudo_ris.assets.data_files import WEIGHTS_LIST
+from pseudo_ris.checkpoints import manifest
+from pseudo_ris.checkpoints.manifest import held_checksum, local_path, read_manifest, weights_folder
 from pseudo_ris.errors import UserError
 
 ENTRY = {
@@ -136,17 +138,27 @@ def test_wrong_manifests_are_one_line(tmp_path, text):
 
 
 def test_missing_manifest_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="run from a checkout"):
+    with pytest.raises(UserError, match="restore it"):
         read_manifest(tmp_path / "none.yaml")
 
 
-def test_files_lie_beside_the_manifest_unless_set_otherwise(tmp_path, monkeypatch):
+def test_files_lie_beside_the_list_in_a_checkout_unless_set_otherwise(tmp_path, monkeypatch):
     entry = read_manifest().files["cutler"]
     monkeypatch.delenv("PSEUDO_RIS_WEIGHTS", raising=False)
-    assert weights_folder() == MANIFEST.parent / "weights"
+    assert weights_folder() == WEIGHTS_LIST.parent / "weights"
     monkeypatch.setenv("PSEUDO_RIS_WEIGHTS", str(tmp_path))
     assert local_path(entry) == tmp_path / "cutler_cascade_final.pth"
     assert local_path(entry, tmp_path / "a") == tmp_path / "a" / "cutler_cascade_final.pth"
+
+
+def test_files_lie_in_the_cache_folder_of_the_user_without_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "IN_CHECKOUT", False)
+    monkeypatch.delenv("PSEUDO_RIS_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert weights_folder() == tmp_path / "pseudo-ris" / "weights"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert weights_folder() == tmp_path / "home" / ".cache" / "pseudo-ris" / "weights"
 
 
 def test_checksum_held_to_is_the_published_one_else_the_recorded_one(tmp_path):
@@ -168,4 +180,4 @@ def test_damaged_record_is_one_line(tmp_path, text):
 
 def test_reading_it_does_not_import_torch():
     code = "import sys, pseudo_ris.checkpoints.download; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=MANIFEST.parents[1]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=WEIGHTS_LIST.parents[1]).returncode == 0

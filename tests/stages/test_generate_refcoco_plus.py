@@ -36,11 +36,11 @@ def coco_name(image_id: int) -> str:
 def workplace(demo_images, tmp_path) -> Path:
     """A checkout with a ready .venv (this interpreter), and beside it data/train2014 and data/refcoco+."""
     checkout = tmp_path / "checkout"
-    for name in ("generate_masks", "generate_pseudo_supervision", "configs", "setup.py", "constraints.txt"):
+    for name in ("generate_masks", "generate_pseudo_supervision", "configs", "pyproject.toml", "constraints.txt"):
         checkout.mkdir(exist_ok=True)
         (checkout / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "scripts", checkout / "scripts")
-    content = (ROOT / "setup.py").read_bytes() + (ROOT / "constraints.txt").read_bytes()
+    content = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
     (checkout / ".venv" / "bin").mkdir(parents=True)
     (checkout / ".venv" / ".installed-").write_text(f"{hashlib.sha256(content).hexdigest()}  -\n")
     (checkout / ".venv" / "bin" / "python").symlink_to(sys.executable)

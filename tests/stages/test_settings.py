@@ -27,6 +27,16 @@ def test_defaults_are_the_demo_preset():
         assert parse_config(stage, [], "") == stage()
 
 
+def test_a_preset_may_be_given_by_its_name():
+    assert parse_config(MaskGenerationConfig, ["--config", "demo"], "") == MaskGenerationConfig()
+    named, by_path = (
+        parse_config(CaptionGenerationConfig, ["--config", each], "") for each in ("paper", str(CONFIGS / "paper.yaml"))
+    )
+    assert named == by_path
+    with pytest.raises(UserError, match="papr: no such preset; did you mean paper"):
+        parse_config(CaptionGenerationConfig, ["--config", "papr"], "")
+
+
 def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
     (tmp_path / "a.yaml").write_text("sam: {points_per_side: 4, points_per_batch: 8}\ndecoding: {seed: 3}\n")
     (tmp_path / "b.yaml").write_text("sam:\n  points_per_side: 5\n")

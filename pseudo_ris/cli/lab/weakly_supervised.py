@@ -19,7 +19,6 @@ from pseudo_ris.io.machine import core_count
 from pseudo_ris.lab.weakly_supervised import (
     BOTH,
     GROUND_TRUTH,
-    ROOT,
     ROWS,
     Machine,
     draw_world,
@@ -34,9 +33,7 @@ from pseudo_ris.lab.weakly_supervised import (
 def main(argv: Sequence[str]) -> int:
     """The command line above."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab weakly-supervised", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "demo_output" / "weakly_supervised", help="folder of all that is made"
-    )
+    parser.add_argument("--out", type=Path, default=Path("demo_output", "weakly_supervised"), help="folder of all that is made")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings (default: 0)")
     parser.add_argument("--world-seed", type=int, default=0, help="of the drawn scenes (default: 0)")
     for split, count in (("train", 500), ("val", 40), ("test", 100)):

@@ -34,10 +34,10 @@ def workplace(tmp_path) -> Path:
     """A checkout with a ready .venv (this interpreter), beside it the scenes and a folder for each kind of run."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
-    for name in ("generate_masks", "generate_pseudo_supervision", "setup.py", "constraints.txt"):
+    for name in ("generate_masks", "generate_pseudo_supervision", "pyproject.toml", "constraints.txt"):
         (checkout / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "scripts", checkout / "scripts")
-    content = (ROOT / "setup.py").read_bytes() + (ROOT / "constraints.txt").read_bytes()
+    content = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
     (checkout / ".venv" / "bin").mkdir(parents=True)
     (checkout / ".venv" / ".installed-scale").write_text(f"{hashlib.sha256(content).hexdigest()}  -\n")
     (checkout / ".venv" / "bin" / "activate").write_text(f"export PATH='{Path(sys.executable).parent}':$PATH\n")
