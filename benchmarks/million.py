@@ -33,7 +33,7 @@ from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions
 from pseudo_ris.runtime.image_loop import Outcome
 from pseudo_ris.runtime.runs import Run
 from pseudo_ris.runtime.shares import ALL
-from pseudo_ris.sources.fingerprints import image_stamps
+from pseudo_ris.sources.fingerprints import image_fingerprints
 from pseudo_ris.storage.caption_parts import PartStore
 from pseudo_ris.storage.compaction.archive import shard_paths
 from pseudo_ris.storage.compaction.compactor import Compactor, compacting
@@ -61,7 +61,7 @@ def opened(folder: Path, size: int) -> Iterator[tuple[PartStore, Run, Compactor,
     records = list_images(folder / "images")
     seconds["list"] += time.perf_counter()
     store = PartStore(folder / "output", NAME)
-    look = partial(image_stamps, SourceConfig(images=str(folder / "images")), "settings")
+    look = partial(image_fingerprints, SourceConfig(images=str(folder / "images")), "settings")
     with store.working(ALL):
         begun = time.perf_counter()
         with (

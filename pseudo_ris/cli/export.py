@@ -14,8 +14,7 @@ from pseudo_ris.cli.arguments import finite_number
 from pseudo_ris.cli.sets import add_target, write_set
 from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
 from pseudo_ris.pairs.csv_pairs import read_csv
-from pseudo_ris.pairs.pair_set import PairImage
-from pseudo_ris.pairs.split import with_splits
+from pseudo_ris.pairs.pair_set import PairImage, with_splits
 
 STAGE_2 = CaptionGenerationConfig()
 

@@ -1,7 +1,7 @@
-"""COCO files with expressions: an annotation has `captions`, a list of texts, and `caption_ids`.
+"""Reads and writes COCO files with expressions: annotations with `captions` (texts) and `caption_ids`, images with a `split`.
 
-Where an annotation's ref is not simply its own, `refs` says whose captions they are, in turn:
-`[{"ref_id", "category_id", "captions": how many}, ...]`. An image has a `split`.
+If an annotation has several refs, or its ref has another id or category, `refs` lists them and divides the captions:
+`[{"ref_id", "category_id", "captions": number of captions}, ...]`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.formats.instances import SEPARATE, Instances, InstancesWriter, Place, PlacedRef
-from pseudo_ris.formats.outputs import copy_image, new_folder
+from pseudo_ris.formats.outputs import new_folder
 from pseudo_ris.io.json_fields import entries_of, field
-from pseudo_ris.io.safe_paths import IMAGES, images_beside
+from pseudo_ris.io.safe_paths import images_beside
 from pseudo_ris.pairs.pair_set import PairImage, PairObject
 
 ANNOTATIONS = "pairs.json"
@@ -24,12 +24,12 @@ DEFAULT_SPLIT = "train"
 
 
 def read_coco(path: Path, images: Path | None = None) -> Iterator[PairImage]:
-    """Images of a COCO file, in its order, also those without annotations; crowds, which are no single objects, are left out.
+    """Yields the images of a COCO file in file order, with or without annotations; skips crowds, which are not single objects.
 
-    Ordinary COCO files are read too: objects without `captions` have no sentences, captions without ids are numbered, images
-    without `split` are of "train".
-    path: the file, or the folder that `write_coco` wrote. images: folder of the images, by default `images` in the folder.
-    Raises UserError that names the file, entry and field that do not fit.
+    Ordinary COCO files work too: objects without `captions` have no sentences, captions without ids are numbered, and images
+    without `split` belong to "train".
+    path: the file, or a folder from `write_coco`. images: folder of the images; default: `images` in the folder.
+    Raises UserError that names the file, entry and field.
     """
     place = path / ANNOTATIONS if path.is_dir() else path
     instances = Instances(place)
@@ -49,14 +49,14 @@ def _split_of(entry: dict[str, Any], where: str) -> str:
 def _refs(
     entry: dict[str, Any], splits: dict[int, str], instances: Instances, numbers: Iterator[int], where: str
 ) -> Iterator[PlacedRef]:
-    """The refs of an annotation: one without `refs`."""
+    """Yields the refs of an annotation; without `refs` there is one."""
     number, image = entry["id"], field(entry, "image_id", int, where)
     if image not in splits:
-        raise UserError(f"{where}: image_id {str(image)[:40]} is not among the images; get the file again")
+        raise UserError(f"{where}: image_id {str(image)[:40]} is not in `images`; get the file again")
     captions = field(entry, "captions", list, where) if "captions" in entry else []
     caption_ids = field(entry, "caption_ids", list, where) if "caption_ids" in entry else [next(numbers) for _ in captions]
     if len(captions) != len(caption_ids):
-        raise UserError(f"{where}: {len(captions)} captions have {len(caption_ids)} caption_ids; get the file again")
+        raise UserError(f"{where}: {len(captions)} captions but {len(caption_ids)} caption_ids; get the file again")
     at = 0
     for ref_id, category, size in _owners(entry, len(captions), where):
         yield PlacedRef(
@@ -74,7 +74,7 @@ def _refs(
 
 
 def _owners(entry: dict[str, Any], captions: int, where: str) -> list[tuple[int, int, int]]:
-    """ref_id, category_id and number of captions of each ref of an annotation. Raises UserError."""
+    """Returns ref_id, category_id and number of captions of each ref of an annotation. Raises UserError."""
     if "refs" not in entry:
         return [(entry["id"], field(entry, "category_id", int, where), captions)]
     owners = [
@@ -83,12 +83,12 @@ def _owners(entry: dict[str, Any], captions: int, where: str) -> list[tuple[int,
     ]
     sizes = [size for _, _, size in owners]
     if any(size < 0 for size in sizes) or sum(sizes) != captions:
-        raise UserError(f"{where}: refs: do not share out {captions} captions; get the file again")
+        raise UserError(f"{where}: refs: their caption counts do not add up to {captions}; get the file again")
     return owners
 
 
 def write_coco(out: Path, images: Iterable[PairImage], copy_images: bool = False) -> None:
-    """Writes a folder with `pairs.json`, run lengths as text. Raises UserError."""
+    """Writes a new folder with `pairs.json` (masks as compressed RLE) and, if asked, `images/`. Raises UserError."""
     writer = InstancesWriter(images, str(out))
     splits: dict[str, str] = {}
     for image in writer.set:
@@ -102,8 +102,7 @@ def write_coco(out: Path, images: Iterable[PairImage], copy_images: bool = False
     with new_folder(out) as folder:
         (folder / ANNOTATIONS).write_text(json.dumps(content, ensure_ascii=False, separators=SEPARATE), encoding="utf-8")
         if copy_images:
-            for image in writer.set:
-                copy_image(image, folder / IMAGES)
+            writer.copy_images(folder)
 
 
 def _annotations(writer: InstancesWriter) -> list[dict[str, Any]]:
@@ -116,7 +115,7 @@ def _annotations(writer: InstancesWriter) -> list[dict[str, Any]]:
 
 
 def _captions(number: int, refs: Sequence[PairObject]) -> dict[str, Any]:
-    """What an annotation says beyond COCO."""
+    """Returns the fields of an annotation that COCO does not define."""
     captions: dict[str, Any] = {
         "captions": [sentence for each in refs for sentence in each.sentences],
         "caption_ids": [sent_id for each in refs for sent_id in each.sent_ids],
@@ -129,7 +128,7 @@ def _captions(number: int, refs: Sequence[PairObject]) -> dict[str, Any]:
 
 
 def _found(content: dict[str, Any]) -> dict[Place, list[int]]:
-    """The refs as a reader of the content finds them, see InstancesWriter.pairs."""
+    """Returns the refs in the order in which a reader finds them (see InstancesWriter.pairs)."""
     splits = {entry["id"]: entry["split"] for entry in content["images"]}
     found: dict[Place, list[int]] = {place: [] for place in splits.items()}
     for entry in content["annotations"]:

@@ -1,11 +1,11 @@
-"""ETRIS's and CRIS's data sets: `anns/<dataset>/<split>.json` with `masks/<dataset>/<segment_id>.png`, or `<split>.lmdb`.
+"""Reads and writes the data sets of ETRIS and CRIS, as annotation files or as LMDBs.
 
-Both forms list objects. What the original tools' fields do not say is written as further fields, which their loaders ignore,
-and only where reading would not give it back: `image_id` of an image whose id is neither `img_id` nor that of its name,
-`category_id` where it is none of COCO's, `seg_id_in_image` where it is not the mask's number in the set, `ref_id` and (LMDBs)
-`sent_ids` where counting from 0 does not give them. Where split after split, sorted by name, is not the order of the images,
-or an image has no objects, a list of all images is written beside the splits: `images.json` in a folder of LMDBs, otherwise
-`anns/<dataset>_images.json`.
+Annotation files: `anns/<dataset>/<split>.json` with `masks/<dataset>/<segment_id>.png`. LMDBs: `<split>.lmdb`. Both list
+objects. Exports add fields, which the original loaders ignore, only when they carry new information: `image_id` (if it differs
+from `img_id` and from the id that the name gives), `category_id` (if not COCO's), `seg_id_in_image` (if it differs from the
+mask's id in the set), `ref_id` and, in LMDBs, `sent_ids` (if counting from 0 gives other ids). If the images are not sorted by
+split, or
+an image has no objects, exports also list all images: `images.json` beside LMDBs, otherwise `anns/<dataset>_images.json`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pseudo_ris.io.json_fields import field as field_of
 from pseudo_ris.io.lmdb_file import DATA_FILE
 from pseudo_ris.io.mask_png import encode_mask
 from pseudo_ris.io.safe_paths import IMAGES, images_beside, read_inside, reader_inside
-from pseudo_ris.pairs.pair_set import PairImage, PairObject, sound_images
+from pseudo_ris.pairs.pair_set import PairImage, PairObject, checked_images
 
 ANNS, MASKS = "anns", "masks"
 LMDB_SUFFIX = ".lmdb"
@@ -41,10 +41,11 @@ WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def read_lmdb(path: Path, images: Path | None = None) -> Iterator[PairImage]:
-    """The images of one LMDB, a split, or of a folder of them. Their files are read from the LMDB when they are asked for.
+    """Yields the images of one LMDB (a split) or of a folder of LMDBs; image files are read from the LMDB on demand.
 
-    path: a file, a folder with `data.mdb`, or a folder of such `<split>.lmdb`. images: not needed.
-    An image's objects are brought together where its first one is. Raises UserError that names the file, key and field.
+    All objects of an image are grouped at the position of its first object.
+    path: a file, a folder with `data.mdb`, or a folder of `<split>.lmdb`. images: ignored.
+    Raises UserError that names the file, key and field.
     """
     if path.is_file() or (path / DATA_FILE).exists():
         splits, places = {path.stem: RecordLmdb(path)}, None
@@ -52,14 +53,14 @@ def read_lmdb(path: Path, images: Path | None = None) -> Iterator[PairImage]:
         splits = {file.stem: RecordLmdb(file) for file in _split_files(path, LMDB_SUFFIX)}
         places = listed_places(path / IMAGE_LIST, partial(_lmdb_reader, splits))
         _require_splits(path, splits, places, LMDB_SUFFIX)
-    return sound_images(images_of([_LmdbSplit(name, records) for name, records in splits.items()], places), str(path))
+    return checked_images(images_of([_LmdbSplit(name, records) for name, records in splits.items()], places), str(path))
 
 
 def read_anns(path: Path, images: Path | None = None, masks: Path | None = None) -> Iterator[PairImage]:
-    """The images of one annotation file, a split, or of a data set's folder of them.
+    """Yields the images of one annotation file (a split) or of a data set's folder of annotation files.
 
-    path: `<split>.json`, `anns/<dataset>`, or the folder that holds `anns` when there is one data set in it. images: folder of
-    the images, by default `images` beside `anns`. masks: folder of `<segment_id>.png`, by default `masks/<dataset>` there.
+    path: `<split>.json`, `anns/<dataset>`, or the parent of `anns` if it contains one data set. images: folder of the images;
+    default: `images` beside `anns`. masks: folder of `<segment_id>.png`; default: `masks/<dataset>` beside `anns`.
     Raises UserError that names the file, entry and field.
     """
     folder = path.parent if path.is_file() else _dataset_folder(path)
@@ -71,19 +72,19 @@ def read_anns(path: Path, images: Path | None = None, masks: Path | None = None)
         places = listed_places(_image_list(folder), lambda entry, where: reader_inside(images, str(entry.get("img_name"))))
         _require_splits(folder, files, places, ".json")
     splits = [_AnnsSplit(file, masks or root / MASKS / folder.name, images) for file in files]
-    return sound_images(images_of(splits, places), str(path))
+    return checked_images(images_of(splits, places), str(path))
 
 
 def write_lmdb(out: Path, images: Iterable[PairImage], serialization: str = "pyarrow") -> None:
-    """Writes a new folder of `<split>.lmdb` in the layout of Pseudo-RIS, which ETRIS's and CRIS's loaders read too.
+    """Writes a new folder of `<split>.lmdb` in the layout of Pseudo-RIS, which ETRIS and CRIS can load too.
 
-    serialization: "pyarrow", as pyarrow 11 wrote it, or "pickle" (see record_lmdb.SERIALIZATIONS). Raises UserError.
+    serialization: a key of record_lmdb.SERIALIZATIONS. Raises UserError.
     """
     numbers, listing = _Numbers(), _ImageList()
     with new_folder(out) as folder:
         with ExitStack() as stack:
             files = _BySplit(lambda name: writing_records(folder / f"{name}{LMDB_SUFFIX}", serialization), stack)
-            for image in sound_images(images, str(out)):
+            for image in checked_images(images, str(out)):
                 data, writer = image_bytes(image), files[image.split]
                 for each in image.objects:
                     writer.add(_record_of(image, each, data, numbers))
@@ -92,12 +93,12 @@ def write_lmdb(out: Path, images: Iterable[PairImage], serialization: str = "pya
 
 
 def is_serialized(out: Path, serialization: str) -> bool:
-    """Whether the values of all LMDBs in a folder that `write_lmdb` made are serialized so. Raises UserError."""
+    """True if all LMDBs in a folder from `write_lmdb` have this serialization. Raises UserError."""
     return all(RecordLmdb(path).serialization == serialization for path in _split_files(out, LMDB_SUFFIX))
 
 
 def write_anns(out: Path, images: Iterable[PairImage], dataset: str, copy_images: bool = False) -> None:
-    """Writes a new folder with `anns/<dataset>/`, `masks/<dataset>/` and, when asked for, `images/`. Raises UserError."""
+    """Writes a new folder with `anns/<dataset>/`, `masks/<dataset>/` and, if asked, `images/`. Raises UserError."""
     check_dataset(dataset)
     numbers, listing = _Numbers(), _ImageList()
     with new_folder(out) as folder:
@@ -106,7 +107,7 @@ def write_anns(out: Path, images: Iterable[PairImage], dataset: str, copy_images
         masks.mkdir(parents=True)
         with ExitStack() as stack:
             files = _BySplit(lambda name: _json_list(anns / f"{name}.json"), stack)
-            for image in sound_images(images, str(out)):
+            for image in checked_images(images, str(out)):
                 for each in image.objects:
                     (masks / f"{each.object_id}.png").write_bytes(encode_mask(each.mask.decode()))
                     files[image.split](_annotation_of(image, each, numbers))
@@ -160,7 +161,7 @@ class _AnnsSplit:
         name, object_id = field_of(fields, "img_name", str, where), whole(fields, "segment_id", where)
         sentences = [_sentence(sentence, where) for sentence in field_of(fields, "sentences", list, where)]
         if field_of(fields, "sentences_num", int, where) != len(sentences):
-            raise UserError(f"{where}: sentences_num is not the number of sentences; get the file again")
+            raise UserError(f"{where}: sentences_num is not the length of sentences; get the file again")
         return Entry(
             name=name,
             cat=whole(fields, "cat", where),
@@ -177,7 +178,7 @@ class _AnnsSplit:
 
 def _sentence(sentence: Any, where: str) -> tuple[str, int]:
     if not isinstance(sentence, dict):
-        raise UserError(f"{where}: a sentence is no object with sent and sent_id; get the file again")
+        raise UserError(f"{where}: sentences: an entry is not an object with sent and sent_id; get the file again")
     return field_of(sentence, "sent", str, where), whole(sentence, SENT_ID, where)
 
 
@@ -186,19 +187,19 @@ def _split_files(folder: Path, suffix: str) -> list[Path]:
 
 
 def _require_splits(folder: Path, splits: Iterable[Any], places: Any, suffix: str) -> None:
-    """A list of images may say that there are none; without one, something must be there."""
+    """Raises UserError when there is neither a split nor a list of images, which may be empty."""
     if places is None and not splits:
-        raise UserError(f"{folder}: holds no <split>{suffix}; give a data set of ETRIS or CRIS")
+        raise UserError(f"{folder}: contains no <split>{suffix}; give a data set of ETRIS or CRIS")
 
 
 def _dataset_folder(path: Path) -> Path:
-    """The folder of split files that `path` is, or the only one in its `anns`."""
+    """Returns the only data set in `<path>/anns`, or `path` itself if it has no `anns`."""
     if not (path / ANNS).is_dir():
         return path
     found = sorted(folder for folder in (path / ANNS).iterdir() if folder.is_dir())
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found[:5]) or "none"
-        raise UserError(f"{path / ANNS}: must hold one data set, has {names}; give anns/<dataset>")
+        raise UserError(f"{path / ANNS}: must contain one data set, has {names}; give anns/<dataset>")
     return found[0]
 
 
@@ -207,15 +208,15 @@ def _image_list(anns: Path) -> Path:
 
 
 def _lmdb_reader(splits: dict[str, RecordLmdb], entry: dict[str, Any], where: str) -> Callable[[], bytes]:
-    """How an image without objects is read."""
+    """Returns the function that reads an image without objects."""
     split = field_of(entry, "split", str, where)
     if split not in splits:
-        raise UserError(f"{where}: there is no {split[:60]!r}{LMDB_SUFFIX} beside it; get all files from one set")
+        raise UserError(f"{where}: no {split[:60]!r}{LMDB_SUFFIX} beside this file; get all files from the same set")
     return partial(splits[split].loose_image_bytes, entry.get("key"))
 
 
 class _BySplit(dict[str, Any]):
-    """What writes a split, opened when the split first appears and closed by `stack`."""
+    """Maps a split to its writer, which is opened on first use and closed by `stack`."""
 
     def __init__(self, opened: Callable[[str], AbstractContextManager[Any]], stack: ExitStack) -> None:
         super().__init__()
@@ -229,7 +230,7 @@ class _BySplit(dict[str, Any]):
 
 @contextmanager
 def _json_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What adds an entry to a JSON file with a list of them, which is complete when the block ends."""
+    """Context manager that yields a function which appends an entry to a JSON list in a file."""
     with path.open("w", encoding="utf-8") as file:
         separators = chain(["[\n"], repeat(",\n"))
         yield lambda entry: file.write(next(separators) + json.dumps(entry))
@@ -238,9 +239,9 @@ def _json_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 @dataclass
 class _Numbers:
-    """What reading counts for objects and sentences without numbers of their own: those of the first split, from 0.
+    """Counts refs and sentences of the first split as a reader does, from 0, so that matching ids need not be written.
 
-    In the others every number is written: what is counted there depends on which splits are read.
+    Other splits always store their ids, because a reader's counts there depend on which splits it reads.
     """
 
     split: str | None = None
@@ -248,7 +249,7 @@ class _Numbers:
     sentences: int = 0
 
     def take(self, image: PairImage, each: PairObject) -> tuple[int | None, tuple[int, ...] | None]:
-        """ref_id and sent_ids as reading would count them; None where it must not."""
+        """Returns the ref_id and sent_ids that a reader would assign; None for each in later splits."""
         self.split = image.split if self.split is None else self.split
         if image.split != self.split:
             return None, None
@@ -260,7 +261,7 @@ class _Numbers:
 
 @dataclass
 class _ImageList:
-    """All images in order; written where the splits do not tell it."""
+    """All images in order; written to a file only if the splits do not imply the order."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     has_empty: bool = False
@@ -322,7 +323,7 @@ def _cat(each: PairObject) -> int:
 
 
 def _further_fields(image: PairImage, each: PairObject, img_id: int | None, ref_id: int | None) -> dict[str, Any]:
-    """Those that the module's text names. ref_id: what reading would count."""
+    """Returns the additional fields (see the module's docstring). ref_id: the id that a reader would assign."""
     further: dict[str, Any] = {}
     if img_id is None and image.image_id != image_id_of(image.name):
         further["image_id"] = image.image_id

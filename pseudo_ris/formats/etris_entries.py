@@ -1,4 +1,4 @@
-"""What ETRIS's two forms share: split files that list objects, brought together by image."""
+"""Groups the objects of ETRIS's split files by image, for annotation files and LMDBs alike."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pseudo_ris.io.mask_png import decode_mask
 from pseudo_ris.pairs.pair_set import LARGEST_NUMBER, PairImage, PairObject, Rle
 
 CATEGORY_IDS = tuple(COCO_CATEGORIES)
-"""COCO's category ids by ETRIS's `cat`."""
+"""COCO's category ids, indexed by ETRIS's `cat`."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One object as a split file lists it.
+    """One object of a split file.
 
-    img_id: None where the file has none. sent_ids: None where it has none. further: fields that the original tools do not write
-    (see etris.further_fields). read_mask, read_image: give the encoded files; raise BadInputError. where: what errors call it.
+    img_id, sent_ids: None if the file has none. further: fields that the original tools do not write (see etris).
+    read_mask, read_image: return the encoded files; raise BadInputError. where: the entry's place, for error messages.
     """
 
     name: str
@@ -52,19 +52,16 @@ class Entry:
         if number is not None:
             return number
         if not 0 <= self.cat < len(CATEGORY_IDS):
-            raise UserError(f"{self.where}: cat is no number from 0 to {len(CATEGORY_IDS) - 1}")
+            raise UserError(f"{self.where}: cat is not a number from 0 to {len(CATEGORY_IDS) - 1}; get the file again")
         return CATEGORY_IDS[self.cat]
 
     @property
     def ref_id(self) -> int | None:
-        """Its own, where it has one."""
+        """The stored ref_id, or None."""
         return self._number("ref_id")
 
     def object(self, ref_id: int, first_sentence: int) -> PairObject:
-        """The object; ref_id, first_sentence: its number and that of its first sentence where it has none of its own.
-
-        Raises UserError.
-        """
+        """Returns the object. ref_id, first_sentence: ids to use if the entry stores none. Raises UserError."""
         seg_id = self._number("seg_id_in_image")
         count = len(self.sentences)
         try:
@@ -86,20 +83,20 @@ class Entry:
 
 
 class Split(Protocol):
-    """A split file. Reading an entry opens what it needs and keeps nothing."""
+    """A split file. Entries are read on demand and not kept in memory."""
 
     name: str
 
     def __len__(self) -> int: ...
 
     def entry(self, number: int) -> Entry:
-        """Raises UserError."""
+        """Returns an entry. Raises UserError."""
         ...
 
 
 @dataclass(frozen=True)
 class ListedPlace:
-    """Where an image stands in a set, where the split files do not tell; see etris. read: of an image without objects."""
+    """An entry of the list of images (see etris). read: returns the image file, for images without objects."""
 
     image_id: str
     name: str
@@ -110,15 +107,15 @@ class ListedPlace:
 
 
 def whole(fields: dict[str, Any], name: str, where: str) -> int:
-    """A number of 64 bits. Raises UserError."""
+    """Returns a field that is a 64-bit integer. Raises UserError."""
     number = field(fields, name, int, where)
     if abs(number) > LARGEST_NUMBER:
-        raise UserError(f"{where}: {name} is no number of 64 bits; get the file again")
+        raise UserError(f"{where}: {name} is not a 64-bit integer; get the file again")
     return number
 
 
 def listed_places(path: Path, read_of: Callable[[dict[str, Any], str], Callable[[], bytes]]) -> list[ListedPlace] | None:
-    """The images that a list of images names, in order; None where there is no such file. Raises UserError."""
+    """Reads a list of images, in order; None if the file does not exist. Raises UserError."""
     if not path.exists():
         return None
     return [
@@ -135,11 +132,11 @@ def listed_places(path: Path, read_of: Callable[[dict[str, Any], str], Callable[
 
 
 def images_of(splits: Sequence[Split], places: list[ListedPlace] | None) -> Iterator[PairImage]:
-    """The images of split files, masks made one image at a time.
+    """Yields the images of split files, decoding the masks of one image at a time.
 
-    Refs and sentences without a number of their own are counted: in a split file without any numbers, on from those before that
-    have none either; in one with some, from 0. places: the order of the images and those without objects; None: split after
-    split, images in the order in which they first appear. Raises UserError.
+    Refs and sentences without stored ids are numbered: from 0 in a split file that stores some ids, otherwise consecutively
+    over all files that store none. places: the images in order, including those without objects; None means split by split, in
+    the order in which images first appear. Raises UserError.
     """
     groups: dict[tuple[str, str], _Group] = {}
     refs = sentences = 0
@@ -163,7 +160,7 @@ def images_of(splits: Sequence[Split], places: list[ListedPlace] | None) -> Iter
 
 
 class _Counted:
-    """What must be known of a split file before its first image can be made; grows with its entries, not with pixels."""
+    """Index of a split file, built before its first image is yielded; its size does not depend on pixels."""
 
     def __init__(self, split: Split) -> None:
         self.by_image: dict[str, array[int]] = {}
@@ -181,7 +178,10 @@ class _Counted:
 
 @dataclass(frozen=True)
 class _Group:
-    """The entries of one image. numbers: in the split file. starts: of each entry of the file, the sentences before it."""
+    """The entries of one image. numbers: entry numbers.
+
+    starts: for each entry of the file, the number of sentences before it.
+    """
 
     split: Split
     numbers: Sequence[int]
@@ -194,7 +194,7 @@ class _Group:
         first = entries[0]
         for entry in entries:
             if entry.name != first.name:
-                raise UserError(f"{entry.where}: img_name is not that of its image's other objects; get the file again")
+                raise UserError(f"{entry.where}: img_name differs from that of the image's other objects; get the file again")
         objects = tuple(
             entry.object(self.first_ref + number, self.first_sentence + self.starts[number])
             for entry, number in zip(entries, self.numbers, strict=True)

@@ -1,4 +1,4 @@
-"""gRefCOCO sets: `<dataset>/grefs(unc).json` and `<dataset>/instances.json`, where a ref has no, one or several targets."""
+"""Reads and writes gRefCOCO sets (`grefs(unc).json` with `instances.json`), whose refs have 0, 1 or more targets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.formats.instances import SEPARATE, Instances, InstancesWriter, PlacedRef
-from pseudo_ris.formats.outputs import copy_image, new_folder
+from pseudo_ris.formats.outputs import new_folder
 from pseudo_ris.formats.refer_set import SPLIT_BY, find_refs, instances_content, ref_entry, write_refer_files
 from pseudo_ris.formats.refs import INSTANCES
 from pseudo_ris.io.json_fields import entries_of, field, read_json
-from pseudo_ris.io.safe_paths import IMAGES, images_beside
+from pseudo_ris.io.safe_paths import images_beside
 from pseudo_ris.pairs.pair_set import NO_CATEGORY, PairImage, PairObject
 
 NO_TARGET = -1
@@ -22,12 +22,12 @@ MASK_NUMBERS = ("object_id", "seg_id", "category_id")
 
 
 def read_grefcoco(path: Path, images: Path | None = None) -> Iterator[PairImage]:
-    """Images of a gRefCOCO set, in the order in which its refs name them; sentences are `sent`.
+    """Yields the images of a gRefCOCO set in the order in which its refs name them; sentences come from `sent`.
 
-    The mask of a ref is that of all its targets together; without a target it is empty. Masks of several targets, and of none
-    where the file gives no numbers, get numbers above all that the file has; the category is the first target's.
-    path: the grefs file, its folder, or the folder above. images: folder of the images, by default `images` in `path`.
-    Raises UserError that names the file, entry and field that do not fit.
+    The mask of a ref is the union of its targets, or empty without targets. Unions, and empty masks without ids in the file,
+    get ids above all ids of the file; the category is that of the first target.
+    path: the grefs file, its folder, or the parent folder. images: folder of the images; default: `images` in `path`.
+    Raises UserError that names the file, entry and field.
     """
     refs_path = find_refs(path, "grefs(*).json")
     instances = Instances(refs_path.with_name(INSTANCES))
@@ -39,10 +39,10 @@ def read_grefcoco(path: Path, images: Path | None = None) -> Iterator[PairImage]
 
 
 class _MaskNumbers:
-    """Gives object ids to masks that are no single annotation: the same targets have the same."""
+    """Assigns object ids to masks that are not a single annotation; equal targets get equal ids."""
 
     def __init__(self, instances: Instances, entries: Iterable[tuple[dict[str, Any], str]]) -> None:
-        given = [_given(entry, where)["object_id"] for entry, where in entries if "mask" in entry]
+        given = [_stored_ids(entry, where)["object_id"] for entry, where in entries if "mask" in entry]
         self._free = count(max([0, *instances.annotations, *given]) + 1)
         self._numbers: dict[tuple[int, tuple[int, ...]], int] = {}
 
@@ -73,9 +73,9 @@ def _placed(entry: dict[str, Any], instances: Instances, numbers: _MaskNumbers, 
 def _mask_numbers(
     entry: dict[str, Any], targets: tuple[int, ...], instances: Instances, numbers: _MaskNumbers, image: int, where: str
 ) -> dict[str, int]:
-    """object_id, seg_id and category_id of a ref's mask."""
+    """Returns object_id, seg_id and category_id of a ref's mask."""
     if not targets and "mask" in entry:
-        return _given(entry, where)
+        return _stored_ids(entry, where)
     category = next(iter(_numbers(entry, "category_id", where)), NO_TARGET) if targets else NO_CATEGORY
     if len(targets) == 1:
         return {"object_id": targets[0], "seg_id": instances.seg_id(targets[0]), "category_id": category}
@@ -83,29 +83,29 @@ def _mask_numbers(
     return {"object_id": number, "seg_id": number, "category_id": category}
 
 
-def _given(entry: dict[str, Any], where: str) -> dict[str, int]:
+def _stored_ids(entry: dict[str, Any], where: str) -> dict[str, int]:
     mask = field(entry, "mask", dict, where)
     return {name: field(mask, name, int, f"{where}: mask") for name in MASK_NUMBERS}
 
 
 def _numbers(entry: dict[str, Any], name: str, where: str) -> list[int]:
-    """A field that is a whole number or a list of them. Raises UserError."""
+    """Returns a field that is an integer or a list of integers, as a list. Raises UserError."""
     value = entry.get(name)
     values = value if isinstance(value, list) else [value]
     if not all(type(number) is int for number in values):
-        raise UserError(f"{where}: {name} is neither a whole number nor a list of them; get the file again")
+        raise UserError(f"{where}: {name} is neither an integer nor a list of integers; get the file again")
     return values
 
 
 def write_grefcoco(out: Path, images: Iterable[PairImage], dataset: str, copy_images: bool = False) -> None:
-    """Writes a gRefCOCO set. An empty mask becomes a ref without target, its numbers the ref's field `mask`.
+    """Writes a gRefCOCO set. An empty mask becomes a ref without target; the ref's field `mask` keeps its ids.
 
     Raises UserError.
     """
     writer = InstancesWriter(images, str(out))
     annotations = {number: entry for number, entry in writer.annotations().items() if entry["area"]}
     if NO_TARGET in annotations:
-        raise UserError(f"{out}: object_id {NO_TARGET} stands for no target in gRefCOCO; give the object another number")
+        raise UserError(f"{out}: object_id {NO_TARGET} means no target in gRefCOCO; give the object another id")
     refs = [
         ref_entry(each, image, writer) | _target(each, each.object_id in annotations)
         for image in writer.set
@@ -116,12 +116,11 @@ def write_grefcoco(out: Path, images: Iterable[PairImage], dataset: str, copy_im
         data = json.dumps(refs, separators=SEPARATE).encode()
         write_refer_files(folder, dataset, content, f"grefs({SPLIT_BY}).json", data)
         if copy_images:
-            for image in writer.set:
-                copy_image(image, folder / IMAGES)
+            writer.copy_images(folder)
 
 
-def _target(each: PairObject, there: bool) -> dict[str, Any]:
-    if there:
+def _target(each: PairObject, has_target: bool) -> dict[str, Any]:
+    if has_target:
         return {"ann_id": [each.object_id], "category_id": [each.category_id]}
     mask = {name: getattr(each, name) for name in MASK_NUMBERS}
     return {"ann_id": [NO_TARGET], "category_id": [NO_TARGET], "no_target": True, "mask": mask}

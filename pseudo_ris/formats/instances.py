@@ -1,8 +1,8 @@
-"""What REFER, gRefCOCO and COCO files share: `images`, `annotations` and `categories`, and how images are put together.
+"""Reads and writes the part that COCO, REFER and gRefCOCO files share: `images`, `annotations` and `categories`.
 
-Two fields of our own keep what COCO's have no place for, and are written only where they say something new: `image_id` of an
-image whose id is no number, `seg_id` of an annotation where it is not its id. And where images, splits and refs do not follow
-each other as a reader would find them, `pairs` lists them: `[{"image_id", "split", "ref_ids"}, ...]`.
+Exports add fields to COCO's only when they carry new information: `image_id` for images whose id is not a number, `seg_id` for
+annotations where it differs from `id`, and `pairs` (`[{"image_id", "split", "ref_ids"}, ...]`) when a reader would otherwise
+find images, splits or refs in another order.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ import numpy as np
 
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.formats.coco_categories import COCO_CATEGORIES
+from pseudo_ris.formats.outputs import copy_image
 from pseudo_ris.io.images import check_size
 from pseudo_ris.io.json_fields import entries_of, field, read_json
-from pseudo_ris.io.safe_paths import reader_inside
-from pseudo_ris.pairs.pair_set import NO_CATEGORY, PairImage, PairObject, Rle, sound_images
+from pseudo_ris.io.safe_paths import IMAGES, reader_inside
+from pseudo_ris.pairs.pair_set import NO_CATEGORY, PairImage, PairObject, Rle, checked_images
 
 SEPARATE = (",", ":")
 Place = tuple[int, str]
-"""An image's number in the file and a split."""
+"""An image's number in the file, and a split."""
 
 
 @dataclass(frozen=True)
 class PlacedRef:
-    """A ref as a file gives it. image: the number in the file. annotations: numbers of those whose masks are joined."""
+    """A ref of a file. image: its image's number in the file. annotations: ids of the annotations that form its mask."""
 
     ref_id: int
     image: int
@@ -46,7 +47,7 @@ class Instances:
     """The images and annotations of a COCO file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError that names the file, entry and field."""
+        """Reads the file. Raises UserError that names the file, entry and field."""
         self.path = path
         self.content = read_json(path)
         self.images = self._by_id("images")
@@ -57,11 +58,11 @@ class Instances:
         for entry, where in entries_of(self.content, self.path, name):
             number = field(entry, "id", int, where)
             if found.setdefault(number, entry) is not entry:
-                raise UserError(f"{where}: id {str(number)[:40]} is there twice; get the file again")
+                raise UserError(f"{where}: duplicate id {str(number)[:40]}; get the file again")
         return found
 
     def annotation(self, number: int, image: int, where: str) -> dict[str, Any]:
-        """An annotation of an image. Raises UserError when there is none."""
+        """Returns an annotation. Raises UserError when the image has no annotation with this number."""
         entry = self.annotations.get(number)
         if entry is None or entry.get("image_id") != image:
             raise UserError(
@@ -71,23 +72,23 @@ class Instances:
         return entry
 
     def seg_id(self, number: int) -> int:
-        """The number of an annotation's mask within its image. Raises UserError."""
+        """Returns the seg_id of an annotation, by default its id. Raises UserError."""
         entry = self.annotations[number]
         return field(entry, "seg_id", int, f"{self.path}, annotation {number}") if "seg_id" in entry else number
 
     def assemble(self, refs: Sequence[PlacedRef], found: Sequence[Place], images: Path | None) -> Iterator[PairImage]:
-        """The images with their refs, masks made one image at a time.
+        """Yields the images with their refs, decoding the masks of one image at a time.
 
-        found: the order in which images and splits stand in the file; the file's `pairs` win. Raises UserError.
+        found: images and splits in file order; the file's own `pairs` take precedence. Raises UserError.
         """
         pairs = _pairs_of(self.content, self.path, refs) if "pairs" in self.content else _grouped(refs, found)
-        return sound_images((self._image(place, pairs[place], images) for place in pairs), str(self.path))
+        return checked_images((self._image(place, pairs[place], images) for place in pairs), str(self.path))
 
     def _image(self, place: Place, refs: Sequence[PlacedRef], images: Path | None) -> PairImage:
         number, split = place
         where = f"{self.path}, image {str(number)[:40]}"
         if number not in self.images:
-            raise UserError(f"{where}: is not among the images, but a ref names it; get both files from the same set")
+            raise UserError(f"{where}: is not in `images`, but a ref names it; get both files from the same set")
         entry = self.images[number]
         height, width = (field(entry, side, int, where) for side in ("height", "width"))
         try:
@@ -117,14 +118,14 @@ class Instances:
         )
 
     def _mask(self, numbers: Sequence[int], height: int, width: int) -> Rle:
-        """The annotations' masks joined; of none, the empty mask."""
+        """Returns the union of the annotations' masks; an empty mask without annotations."""
         joined = np.zeros((height, width), bool)
         for number in numbers:
             try:
                 mask = Rle.of_segmentation(self.annotations[number].get("segmentation"), height, width)
             except BadInputError as error:
                 where = f"{self.path}, annotation {number}: segmentation"
-                raise UserError(f"{where}: {error}; mend or remove the annotation") from error
+                raise UserError(f"{where}: {error}; fix or remove the annotation") from error
             if len(numbers) == 1:
                 return mask
             joined |= mask.decode()
@@ -139,10 +140,10 @@ def _grouped(refs: Iterable[PlacedRef], found: Iterable[Place]) -> dict[Place, l
 
 
 def _pairs_of(content: dict[str, Any], path: Path, refs: Sequence[PlacedRef]) -> dict[Place, list[PlacedRef]]:
-    """The file's own list of images, splits and refs, which must hold each ref once. Raises UserError."""
+    """Reads the file's `pairs`, which must contain each ref once. Raises UserError."""
     left = {ref.ref_id: ref for ref in refs}
     if len(left) < len(refs):
-        raise UserError(f"{path}: two refs have the same ref_id; get the file again")
+        raise UserError(f"{path}: duplicate ref_id; get the file again")
     places: dict[Place, list[PlacedRef]] = {}
     for entry, where in entries_of(content, path, "pairs"):
         place = field(entry, "image_id", int, where), field(entry, "split", str, where)
@@ -150,25 +151,27 @@ def _pairs_of(content: dict[str, Any], path: Path, refs: Sequence[PlacedRef]) ->
         for ref_id in field(entry, "ref_ids", list, where):
             ref = left.pop(ref_id, None) if isinstance(ref_id, int) else None
             if ref is None or ref.image != place[0]:
-                raise UserError(f"{where}: ref_ids: no ref {str(ref_id)[:40]} of the image is left; get the file again")
+                raise UserError(
+                    f"{where}: ref_ids: {str(ref_id)[:40]} is a duplicate or not a ref of the image; get the file again"
+                )
             taken.append(ref)
         if places.setdefault(place, taken) is not taken:
-            raise UserError(f"{where}: image {str(place[0])[:40]} is there twice in one split; get the file again")
+            raise UserError(f"{where}: duplicate image {str(place[0])[:40]} in one split; get the file again")
     if left:
         raise UserError(f"{path}, pairs: ref {str(next(iter(left)))[:40]} is missing; get the file again")
     return places
 
 
 class InstancesWriter:
-    """Makes the content of a COCO file from a set. Raises UserError when the set is unsound."""
+    """Builds the content of a COCO file from a set. Raises UserError when the set is invalid."""
 
     def __init__(self, images: Iterable[PairImage], source: str) -> None:
-        self.set = list(sound_images(images, source))
+        self.set = list(checked_images(images, source))
         self.numbers = _numbers_of(self.set)
 
     @cached_property
     def images(self) -> list[dict[str, Any]]:
-        """An entry for each image, whatever splits it is in."""
+        """One entry per image, whatever its splits."""
         entries: dict[int, dict[str, Any]] = {}
         for image in self.set:
             number = self.numbers[image.image_id]
@@ -177,7 +180,7 @@ class InstancesWriter:
         return list(entries.values())
 
     def annotations(self) -> dict[int, dict[str, Any]]:
-        """An entry for each object, by its id; the category is that of its first ref."""
+        """Returns one entry per object, by id; the category is that of the object's first ref."""
         entries: dict[int, dict[str, Any]] = {}
         for image in self.set:
             for each in image.objects:
@@ -199,27 +202,32 @@ class InstancesWriter:
         return entry if each.seg_id == each.object_id else entry | {"seg_id": each.seg_id}
 
     def categories(self) -> list[dict[str, Any]]:
-        """COCO's names of the ids that occur; NO_CATEGORY alone is no person but simply an object."""
+        """Returns the categories in use, with COCO's names; NO_CATEGORY alone is called "object"."""
         used = {each.category_id for image in self.set for each in image.objects} or {NO_CATEGORY}
         if used == {NO_CATEGORY}:
             return [{"id": NO_CATEGORY, "name": "object"}]
         return [{"id": number, "name": COCO_CATEGORIES.get(number, f"category {number}")} for number in sorted(used)]
 
     def pairs(self, found: Mapping[Place, Sequence[int]]) -> dict[str, Any]:
-        """The field `pairs`, where a reader would find anything else than the set without it.
+        """Returns {"pairs": ...}, or {} when a reader finds the same images, splits and refs without it.
 
         found: ref ids by image and split, in the order in which a reader of the file finds them.
         """
-        true = [((self.numbers[image.image_id], image.split), [each.ref_id for each in image.objects]) for image in self.set]
-        if [(place, list(ref_ids)) for place, ref_ids in found.items()] == true:
+        actual = [((self.numbers[image.image_id], image.split), [each.ref_id for each in image.objects]) for image in self.set]
+        if [(place, list(ref_ids)) for place, ref_ids in found.items()] == actual:
             return {}
-        return {"pairs": [{"image_id": number, "split": split, "ref_ids": ref_ids} for (number, split), ref_ids in true]}
+        return {"pairs": [{"image_id": number, "split": split, "ref_ids": ref_ids} for (number, split), ref_ids in actual]}
+
+    def copy_images(self, folder: Path) -> None:
+        """Copies the image files into `<folder>/images`. Raises UserError."""
+        for image in self.set:
+            copy_image(image, folder / IMAGES)
 
 
 def _numbers_of(images: Iterable[PairImage]) -> dict[str, int]:
-    """A number for each image id: the number that it spells, otherwise one that is free."""
+    """Returns a number for each image id: the number that it spells, otherwise a free one."""
     ids = list(dict.fromkeys(image.image_id for image in images))
-    numbers = {image_id: number for image_id in ids if (number := _spelled(image_id)) is not None}
+    numbers = {image_id: number for image_id in ids if (number := _number_of(image_id)) is not None}
     free = max([0, *numbers.values()]) + 1
     for image_id in ids:
         if image_id not in numbers:
@@ -228,8 +236,8 @@ def _numbers_of(images: Iterable[PairImage]) -> dict[str, int]:
     return numbers
 
 
-def _spelled(image_id: str) -> int | None:
-    """The number that an image id is the plain spelling of; at most 15 digits, which every reader of JSON gives back."""
+def _number_of(image_id: str) -> int | None:
+    """Returns the number that an image id spells, or None; at most 15 digits, which every JSON reader preserves."""
     digits = image_id.removeprefix("-")
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 15):
         return None

@@ -1,13 +1,14 @@
-"""Values as `pyarrow.serialize` of pyarrow 10 and 11 wrote them, a call that pyarrow 12 and later have no more.
+"""Reads and writes the format of `pyarrow.serialize` (pyarrow 10 and 11), which pyarrow removed in version 12.
 
-A value is four int32 (counts of tensors, sparse tensors, arrays and buffers that follow it; all 0 here), then an Arrow IPC
-stream with one record batch of one row and one column `list`, then zeros up to a multiple of 64 bytes. The column is a dense
-union that has a child for each kind of value, in the order in which they first occur, after the child for None that is always
-there. A child's name is the number of its kind (`Kind`). Lists, tuples and sets are lists of such unions, dicts are lists of
-structs of two unions, `keys` and `vals`.
+A value is four int32 (the numbers of tensors, sparse tensors, arrays and buffers that follow; all 0 here), an Arrow IPC stream
+with one record batch of one row and one column `list`, and zero padding to a multiple of 64 bytes. The column is a dense union
+with a child for None and one child per further kind of value, in the order of first occurrence. The name of a child is the
+number of its kind (`Kind`). Lists, tuples and sets are lists of such unions; dicts are lists of structs of two unions, `keys`
+and `vals`.
 
-Today's pyarrow writes these streams to the byte as pyarrow 11 did. Reading trusts nothing: the schema, the structure and every
-offset are checked before a value is made, so that no input makes it run long or allocate more than its own size calls for.
+Current pyarrow writes these streams byte for byte as pyarrow 11 did. The reader checks the schema, the structure and every
+offset before it creates values, so that malicious input can neither run long nor allocate more memory than its own size
+warrants.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ import pyarrow as pa
 HEADER = struct.Struct("<4i")
 ALIGNMENT = 64
 MAX_DEPTH = 31
-"""How deep lists may be nested: pyarrow 11 refused to write what is deeper, as today's does; dicts even earlier."""
+"""Maximum nesting of lists: pyarrow 11 refused to write deeper ones, and current pyarrow does too."""
 
 
 class LegacyArrowError(ValueError):
-    """Bytes are no value of this layout, or a value has no place in it."""
+    """The bytes are not in this format, or a value cannot be stored in it."""
 
 
 class Kind(IntEnum):
-    """Numbers by which pyarrow 11 told kinds of values apart."""
+    """pyarrow 11's numbers for the kinds of values."""
 
     NONE = 0
     BOOL = 1
@@ -75,10 +76,10 @@ READABLE = ", ".join(kind.__name__ for kind in KINDS_BY_TYPE)
 
 
 def serialize(value: Any) -> bytes:
-    """The bytes that `pyarrow.serialize(value).to_buffer()` of pyarrow 11 gives.
+    """Returns the bytes of `pyarrow.serialize(value).to_buffer()` in pyarrow 11.
 
-    value: None, bool, int of 64 bits, float, str, bytes, and lists, tuples, sets and dicts of such values.
-    Raises LegacyArrowError for anything else, and for values nested deeper than 31.
+    value: None, bool, 64-bit int, float, str, bytes, and lists, tuples, sets and dicts of these.
+    Raises LegacyArrowError for other types and for nesting deeper than MAX_DEPTH.
     """
     column = _Column()
     try:
@@ -95,17 +96,17 @@ def serialize(value: Any) -> bytes:
 
 
 def deserialize(data: bytes) -> Any:
-    """The value that pyarrow 10 or 11 serialized to `data`. Raises LegacyArrowError."""
+    """Returns the value that pyarrow 10 or 11 serialized to `data`. Raises LegacyArrowError."""
     try:
         return _values(_read_column(data))[0]
     except LegacyArrowError:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, IndexError, struct.error) as error:
-        raise LegacyArrowError(f"no value in pyarrow's old layout ({_reason(error)})") from error
+        raise LegacyArrowError(f"not pyarrow's legacy format ({_reason(error)})") from error
 
 
 class _Column:
-    """A union under construction. children: the values of each kind: a list, or offsets and the columns they point into."""
+    """A union under construction. children: the values of each kind, as a list or as nested columns."""
 
     def __init__(self) -> None:
         self.ordinals: list[int] = []
@@ -115,9 +116,9 @@ class _Column:
     def append(self, value: Any, depth: int) -> None:
         kind = KINDS_BY_TYPE.get(type(value))
         if kind is None:
-            raise LegacyArrowError(f"{type(value).__name__} has no place in pyarrow's old layout; it holds {READABLE}")
+            raise LegacyArrowError(f"pyarrow's legacy format cannot store {type(value).__name__}; it stores {READABLE}")
         if depth >= MAX_DEPTH and kind not in SCALARS:
-            raise LegacyArrowError(f"nested deeper than {MAX_DEPTH}, which pyarrow's old layout is not")
+            raise LegacyArrowError(f"nested deeper than {MAX_DEPTH}, the limit of pyarrow's legacy format")
         if kind not in self.children:
             self.children[kind] = [] if kind in SCALARS else _Nested(kind)
         child = self.children[kind]
@@ -133,7 +134,7 @@ class _Column:
 
 
 class _Nested:
-    """Lists, tuples, sets or dicts under construction: where each ends in the columns of their items."""
+    """Lists, tuples, sets or dicts under construction. ends: where each one ends in the columns of its items."""
 
     def __init__(self, kind: Kind) -> None:
         self.ends = [0]
@@ -155,20 +156,20 @@ class _Nested:
 
 
 def _read_column(data: bytes) -> pa.UnionArray:
-    """The union of one row in `data`, its type and its buffers checked."""
+    """Returns the union in `data`, one row, after checking its type and buffers."""
     if len(data) < HEADER.size or any(HEADER.unpack_from(data)):
-        raise LegacyArrowError("no value in pyarrow's old layout, or one with arrays, tensors or buffers, which are not read")
+        raise LegacyArrowError("not pyarrow's legacy format, or has arrays, tensors or buffers, which are not supported")
     messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(data)[HEADER.size :])
     schema, batch = _next_message(messages, "schema"), _next_message(messages, "record batch")
     schema = pa.ipc.read_schema(schema)
     if schema.names != ["list"]:
-        raise LegacyArrowError("no value in pyarrow's old layout (its column is not called list)")
+        raise LegacyArrowError("not pyarrow's legacy format (its column is not named list)")
     _check_union(schema.types[0], 0)
     if _is_compressed(batch.metadata.to_pybytes()):
-        raise LegacyArrowError("no value in pyarrow's old layout (it is compressed)")
+        raise LegacyArrowError("not pyarrow's legacy format (it is compressed)")
     content = pa.ipc.read_record_batch(batch, schema)
     if content.num_rows != 1:
-        raise LegacyArrowError(f"no value in pyarrow's old layout ({content.num_rows} rows)")
+        raise LegacyArrowError(f"not pyarrow's legacy format ({content.num_rows} rows)")
     content.validate(full=True)
     return content.column(0)
 
@@ -179,12 +180,12 @@ def _next_message(messages: pa.ipc.MessageReader, kind: str) -> pa.ipc.Message:
     except StopIteration as error:
         raise LegacyArrowError(f"cut off before its {kind}") from error
     if message.type != kind:
-        raise LegacyArrowError(f"no value in pyarrow's old layout ({message.type} where the {kind} belongs)")
+        raise LegacyArrowError(f"not pyarrow's legacy format (expected {kind}, got {message.type})")
     return message
 
 
 def _is_compressed(metadata: bytes) -> bool:
-    """Whether a record batch message says that its buffers are compressed: then a few bytes may ask for any amount of memory.
+    """True if a record batch message declares compressed buffers, which could expand a few bytes to any amount of memory.
 
     Field 3 of the table RecordBatch, which is field 2 of the table Message (Arrow's Message.fbs).
     """
@@ -195,19 +196,19 @@ def _is_compressed(metadata: bytes) -> bool:
 
 
 def _field_place(metadata: bytes, table: int, number: int) -> int:
-    """Where a flatbuffers table has a field, from the table's start; 0 when it has not."""
+    """Returns the offset of a field in a flatbuffers table, from the table's start; 0 if the field is absent."""
     vtable = table - struct.unpack_from("<i", metadata, table)[0]
     entry = 4 + 2 * number
     return struct.unpack_from("<H", metadata, vtable + entry)[0] if entry < struct.unpack_from("<H", metadata, vtable)[0] else 0
 
 
 def _check_union(union: pa.DataType, depth: int) -> None:
-    """Raises LegacyArrowError for a type that pyarrow.serialize does not make."""
+    """Raises LegacyArrowError for a type that pyarrow.serialize does not write."""
     if not isinstance(union, pa.DenseUnionType) or union.type_codes != list(range(union.num_fields)):
-        raise LegacyArrowError(f"{union} where the union of kinds belongs")
+        raise LegacyArrowError(f"expected a union of kinds, got {str(union)[:100]}")
     names = [field.name for field in union]
     if names[:1] != ["0"] or len(set(names)) != len(names):
-        raise LegacyArrowError(f"kinds {names[:20]} where 0 and each further one once belong")
+        raise LegacyArrowError(f"expected kind 0 and distinct further kinds, got {names[:20]}")
     for field in union:
         kind = _kind(field.name)
         is_list = isinstance(field.type, pa.ListType) and depth < MAX_DEPTH
@@ -221,20 +222,20 @@ def _check_union(union: pa.DataType, depth: int) -> None:
 
 def _check_pairs(pairs: pa.DataType, depth: int) -> None:
     if not isinstance(pairs, pa.StructType) or [field.name for field in pairs] != ["keys", "vals"]:
-        raise LegacyArrowError(f"{str(pairs)[:100]} where keys and vals belong")
+        raise LegacyArrowError(f"expected keys and vals, got {str(pairs)[:100]}")
     for field in pairs:
         _check_union(field.type, depth)
 
 
 def _kind(name: str) -> Kind:
     if name not in KINDS_BY_NAME:
-        raise LegacyArrowError(f"holds a value of kind {ascii(name)[:20]}, which is not read; it may hold {READABLE}")
+        raise LegacyArrowError(f"unsupported kind {ascii(name)[:20]}; supported are {READABLE}")
     return KINDS_BY_NAME[name]
 
 
 def _values(union: pa.UnionArray) -> list[Any]:
-    """The values of a union. Each child's values must be used once and in order: then there are no more than were stored."""
-    if not len(union):  # of an empty array pyarrow reads buffers that are not there
+    """Returns the values of a union. Each child value must be used once and in order, which bounds the output by the input."""
+    if not len(union):  # pyarrow would read missing buffers of an empty array
         return []
     kinds = [_kind(field.name) for field in union.type]
     children = [union.field(number) for number in range(len(kinds))]
@@ -267,7 +268,7 @@ def _child_values(kind: Kind, child: pa.Array) -> list[Any]:
 
 def _require(holds: bool) -> None:
     if not holds:
-        raise LegacyArrowError("no value in pyarrow's old layout (places of its parts do not fit together)")
+        raise LegacyArrowError("not pyarrow's legacy format (inconsistent offsets)")
 
 
 def _reason(error: Exception) -> str:

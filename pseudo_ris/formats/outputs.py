@@ -1,4 +1,4 @@
-"""Sets on disk appear whole, in a place that was free."""
+"""Helpers for writing data sets: outputs appear complete, and never replace what exists."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pseudo_ris.io.files import temporary_name, writing
 from pseudo_ris.io.safe_paths import IMAGES
 from pseudo_ris.pairs.pair_set import PairImage
 
-OTHER_PLACE = "choose another place or remove it first"
+OTHER_PLACE = "choose another path or remove it first"
 DATASET_NAME = re.compile(r"\w[\w.+-]{0,63}")
 
 
 @contextmanager
 def new_place(out: Path) -> Iterator[Path]:
-    """A temporary name beside `out` that becomes `out`, be it a file or a folder, when the block ends well.
+    """Context manager that yields a temporary path beside `out` (for a file or folder) and renames it to `out` on success.
 
-    Raises UserError when `out` exists or cannot be written; then nothing is left behind.
+    Removes it on failure. Raises UserError when `out` exists or cannot be written.
     """
     require_free(out)
     temporary = temporary_name(out)
@@ -37,26 +37,26 @@ def new_place(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """As `new_place`, an empty folder to fill."""
+    """Like `new_place`, but creates the temporary path as an empty folder."""
     with new_place(out) as temporary:
         temporary.mkdir()
         yield temporary
 
 
 def require_free(out: Path) -> None:
-    """Raises UserError when something is at `out`."""
+    """Raises UserError when `out` exists."""
     if out.exists() or out.is_symlink():
-        raise UserError(f"{out}: exists already; {OTHER_PLACE}")
+        raise UserError(f"{out}: already exists; {OTHER_PLACE}")
 
 
 def check_dataset(name: str) -> None:
-    """Raises UserError unless a data set's name can be that of a folder beside the images'."""
+    """Raises UserError unless the name of a data set is a valid folder name other than `images`."""
     if not DATASET_NAME.fullmatch(name) or name == IMAGES:
-        raise UserError(f"--dataset {name}: is no name of a folder; letters, digits, _ + - and . are")
+        raise UserError(f"--dataset {name}: is not a valid folder name; use letters, digits, _ + - and .")
 
 
 def image_bytes(image: PairImage) -> bytes:
-    """The encoded image. Raises UserError."""
+    """Returns the bytes of the encoded image. Raises UserError."""
     try:
         return image.read()
     except BadInputError as error:
@@ -64,7 +64,7 @@ def image_bytes(image: PairImage) -> bytes:
 
 
 def copy_image(image: PairImage, folder: Path) -> None:
-    """Writes `<folder>/<name>`, if it is not there: an image may come once a split. Raises UserError."""
+    """Writes `<folder>/<name>` unless it exists (an image can occur in several splits). Raises UserError."""
     target = folder / image.name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""One Parquet file with the images inside, a row an image, as Hugging Face's `datasets` reads it.
+"""Reads and writes a Parquet file with one row per image, image bytes included, for Hugging Face's `datasets`.
 
-`load_dataset("parquet", data_files="pairs.parquet")` gives `image` decoded; `split` is a column, to be filtered by.
+`load_dataset("parquet", data_files="pairs.parquet")` decodes `image`; `split` is a column to filter by.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.formats.outputs import image_bytes, new_place
 from pseudo_ris.formats.samples import entry_of, image_of
-from pseudo_ris.pairs.pair_set import PairImage, sound_images
+from pseudo_ris.pairs.pair_set import PairImage, checked_images
 
 GROUP_ROWS = 100
-"""Most rows of a row group, which is what is in memory at once ..."""
+"""Maximum rows of a row group; one group is in memory at a time."""
 GROUP_BYTES = 32 << 20
-"""... and what their images may come to before the group is closed."""
+"""A row group also ends once its images reach this size."""
 
 SAMPLE_TYPES: dict[str, pa.DataType] = {
     "id": pa.int64(),
@@ -49,11 +49,11 @@ ENTRY_COLUMNS = [name for name in TYPES if name != "image"]
 
 
 def read_parquet(path: Path, images: Path | None = None) -> Iterator[PairImage]:
-    """Images of a file that `write_parquet` wrote, a row group of entries in memory at a time.
+    """Yields the images of a file from `write_parquet`, with one row group in memory at a time.
 
-    images: not needed, the file holds them. Raises UserError that names the file, row and field that do not fit.
+    images: ignored; the file contains the images. Raises UserError that names the file, row and field.
     """
-    return sound_images(_read_rows(path), str(path))
+    return checked_images(_read_rows(path), str(path))
 
 
 def _read_rows(path: Path) -> Iterator[PairImage]:
@@ -71,7 +71,7 @@ def _read_rows(path: Path) -> Iterator[PairImage]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns what pyarrow raises on damaged files, which is nearly anything, into a UserError."""
+    """Turns any exception, which damaged files can cause in pyarrow, into a UserError."""
     try:
         yield
     except UserError:
@@ -82,17 +82,17 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> pq.ParquetFile:
-    """The file, its columns checked."""
+    """Opens the file and checks its columns."""
     file = pq.ParquetFile(path, page_checksum_verification=True)
     schema = file.schema_arrow
     for name, kind in TYPES.items():
         if name not in schema.names or schema.field(name).type != kind:
-            raise UserError(f"{path}: column {name} is missing or not {kind}; is it a Parquet file of pairs?")
+            raise UserError(f"{path}: column {name} is missing or not {kind}; give a Parquet file of pairs")
     return file
 
 
 def _read_image(path: Path, stamp: int, group: int, position: int) -> bytes:
-    """The image of one row. Raises BadInputError."""
+    """Returns the image of one row. Raises BadInputError."""
     try:
         data = _image_column(path, stamp, group)[position]["bytes"].as_py()
     except Exception as error:  # see _reading
@@ -104,18 +104,18 @@ def _read_image(path: Path, stamp: int, group: int, position: int) -> bytes:
 
 @lru_cache(maxsize=2)
 def _image_column(path: Path, stamp: int, group: int) -> pa.ChunkedArray:
-    """The images of a row group. Two groups are kept: rows are mostly asked for in turn, and two files compared.
+    """Returns the images of a row group; caches two groups, since rows are read in order and two files are compared.
 
-    stamp: the file's time, so that one written anew is read anew.
+    stamp: modification time of the file, so that a rewritten file is read again.
     """
     return _open(path).read_row_group(group, ["image"])["image"]
 
 
 def write_parquet(out: Path, images: Iterable[PairImage]) -> None:
-    """Writes one file, a row group in memory at a time. Raises UserError."""
+    """Writes one file with one row group in memory at a time. Raises UserError."""
     schema = pa.schema(TYPES, metadata={"huggingface": json.dumps({"info": {"features": _features()}})})
     with new_place(out) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
-        for rows in _groups(sound_images(images, str(out))):
+        for rows in _groups(checked_images(images, str(out))):
             writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=GROUP_ROWS)
 
 
@@ -134,7 +134,7 @@ def _groups(images: Iterable[PairImage]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _features() -> dict[str, Any]:
-    """The columns in the terms of `datasets`."""
+    """Returns the columns as `datasets` describes them."""
     return {name: {"_type": "Image"} if kind == IMAGE_TYPE else _feature(kind) for name, kind in TYPES.items()}
 
 

@@ -1,7 +1,7 @@
-"""The LMDBs that ETRIS, Pseudo-RIS and CRIS train from: one record for each object, image and mask files included.
+"""Reads and writes the LMDBs of ETRIS, Pseudo-RIS and CRIS: one record per object, with image and mask files.
 
-Keys are `0`, `1`, ... in ascii, `__keys__` with the list of these and `__len__` with their number. Values are Python objects in
-one of two serialisations (see `SERIALIZATIONS`), told apart by their first bytes.
+Keys are ASCII numbers `0`, `1`, ..., plus `__keys__` (the list of them) and `__len__` (their number). Values are serialized
+Python objects; the first bytes tell which of SERIALIZATIONS was used.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ SERIALIZATIONS: dict[str, Callable[[Any], bytes]] = {
     "pyarrow": serialize,
     "pickle": lambda value: pickle.dumps(value, 5),
 }
-"""pyarrow: what the loaders of ETRIS, Pseudo-RIS and CRIS read, with pyarrow 10 or 11. pickle: what CRIS writes now."""
+"""pyarrow: for the loaders of ETRIS, Pseudo-RIS and CRIS with pyarrow 10 or 11. pickle: what CRIS writes today."""
 
 
 @dataclass(frozen=True)
 class LmdbRecord:
-    """One object of an image. img, mask: encoded files. cat: 0-79. seg_id: number of the mask. img_id: only
-    Pseudo-RIS's records have it. further: fields that the original tools do not write.
+    """One object of an image.
+
+    img, mask: encoded files. cat: 0-79. seg_id: id of the mask. img_id: only in Pseudo-RIS's records. further: fields that the
+    original tools do not write.
     """
 
     img: bytes = field(repr=False)
@@ -52,7 +54,7 @@ class LmdbRecord:
     further: dict[str, Any] = field(default_factory=dict)
 
     def as_fields(self) -> dict[str, Any]:
-        """The record as it is stored: the original tools' fields in their order, then the further ones."""
+        """Returns the stored form: the original tools' fields in their order, then the further fields."""
         fields: dict[str, Any] = {
             "img": self.img,
             "mask": self.mask,
@@ -66,12 +68,12 @@ class LmdbRecord:
 
 
 class RecordLmdb:
-    """Reads records by their number; everything that is read raises UserError naming the file, the key and the field.
+    """Reads records by number. Every read can raise a UserError that names the file, key and field.
 
-    Nothing is opened before the first read, reading locks nothing, and it may be handed to other processes, by fork or pickle.
+    Opens the file on the first read, takes no locks, and can be passed to other processes by fork or pickle.
 
     Args:
-        path: the LMDB: a file, or a folder with `data.mdb`.
+        path: the LMDB, a file or a folder with `data.mdb`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,18 +85,18 @@ class RecordLmdb:
 
     @cached_property
     def keys(self) -> list[bytes]:
-        """The records' keys in order."""
+        """The keys of the records, in order."""
         length = self._value(LENGTH)
         if type(length) is not int or length < 0:
-            raise UserError(f"{self.path}, {LENGTH.decode()}: is no number of records; get the file again")
+            raise UserError(f"{self.path}, {LENGTH.decode()}: is not a number of records; get the file again")
         keys = self._value(KEYS)
         if not isinstance(keys, list) or not all(isinstance(key, bytes) for key in keys) or len(keys) != length:
-            raise UserError(f"{self.path}, {KEYS.decode()}: is no list of {LENGTH.decode()} keys; get the file again")
+            raise UserError(f"{self.path}, {KEYS.decode()}: is not a list of {LENGTH.decode()} keys; get the file again")
         return keys
 
     @property
     def serialization(self) -> str:
-        """Which of SERIALIZATIONS the number of records has."""
+        """The serialization of the values, a key of SERIALIZATIONS."""
         return "pickle" if (self._file.get(LENGTH) or b"").startswith(PICKLE_START) else "pyarrow"
 
     def __len__(self) -> int:
@@ -108,30 +110,30 @@ class RecordLmdb:
         return (self[number] for number in range(len(self)))
 
     def image_bytes(self, number: int) -> bytes:
-        """The image file of a record, for ImageRecord.read and PairImage.read. Raises BadInputError."""
+        """Returns the image file of a record, for ImageRecord.read and PairImage.read. Raises BadInputError."""
         try:
             return self[number].img
         except UserError as error:
             raise BadInputError(str(error)) from error
 
     def loose_image_bytes(self, name: Any) -> bytes:
-        """The image file that RecordWriter.add_image stored. Raises BadInputError."""
+        """Returns an image file stored with RecordWriter.add_image. Raises BadInputError."""
         try:
             data = self._value(name.encode()) if isinstance(name, str) and name.startswith(LOOSE_IMAGE) else None
         except (UserError, UnicodeEncodeError) as error:
             raise BadInputError(str(error)) from error
         if not isinstance(data, bytes):
-            raise BadInputError(f"{self.path}: holds no such image; get the file again")
+            raise BadInputError(f"{self.path}: has no such image; get the file again")
         return data
 
     def _place(self, key: bytes) -> str:
         return f"{self.path}, key {ascii(key)[2:-1][:40]}"
 
     def _value(self, key: bytes) -> Any:
-        """The Python object stored under a key."""
+        """Returns the Python object stored under a key."""
         data = self._file.get(key)
         if data is None:
-            raise UserError(f"{self._place(key)}: is not there; give an LMDB of ETRIS, Pseudo-RIS or CRIS")
+            raise UserError(f"{self._place(key)}: is missing; give an LMDB of ETRIS, Pseudo-RIS or CRIS")
         if data.startswith(PICKLE_START):
             return load_plain_pickle(data, self._place(key))
         try:
@@ -142,18 +144,18 @@ class RecordLmdb:
 
 def _record(fields: Any, place: str) -> LmdbRecord:
     if not isinstance(fields, dict):
-        raise UserError(f"{place}: holds a {type(fields).__name__}, not the fields of a record")
+        raise UserError(f"{place}: is {type(fields).__name__}, not a dict with the fields of a record")
     rest = dict(fields)
 
     def take(name: str, kind: type[Value]) -> Value:
         value = rest.pop(name, None)
         if type(value) is not kind or (kind is int and abs(value) > LARGEST_NUMBER):
-            raise UserError(f"{place}: {name} is missing or no {kind.__name__}")
+            raise UserError(f"{place}: {name} is missing or not {kind.__name__}")
         return value
 
     sentences = take("sents", list)
     if not all(isinstance(sentence, str) for sentence in sentences) or take("num_sents", int) != len(sentences):
-        raise UserError(f"{place}: sents are not num_sents texts")
+        raise UserError(f"{place}: sents is not a list of num_sents texts")
     record = LmdbRecord(
         img=take("img", bytes),
         mask=take("mask", bytes),
@@ -168,7 +170,7 @@ def _record(fields: Any, place: str) -> LmdbRecord:
 
 
 class RecordWriter:
-    """Adds records to a new LMDB file, one at a time; the map grows with what is added."""
+    """Adds records to a new LMDB file and grows its memory map as needed."""
 
     def __init__(self, environment: lmdb.Environment, serialization: str) -> None:
         self._environment = environment
@@ -177,12 +179,12 @@ class RecordWriter:
         self._loose = 0
 
     def add(self, record: LmdbRecord) -> None:
-        """Raises UserError when the serialisation has no place for a value of the record."""
+        """Appends a record. Raises UserError when the serialization cannot store one of its values."""
         self._put(str(self._count).encode(), record.as_fields())
         self._count += 1
 
     def add_image(self, data: bytes) -> str:
-        """Stores an image file that no record is about, out of the records' way. Gives the name by which it is read again."""
+        """Stores an image file without objects under a separate key. Returns the name for `RecordLmdb.loose_image_bytes`."""
         name = f"{LOOSE_IMAGE}{self._loose}"
         self._put(name.encode(), data)
         self._loose += 1
@@ -212,9 +214,9 @@ class RecordWriter:
 
 @contextmanager
 def writing_records(path: Path, serialization: str = "pyarrow") -> Iterator[RecordWriter]:
-    """A writer of the LMDB file `path`, which must not be there yet; the file is complete when the block ends.
+    """Context manager that yields a writer of the new LMDB file `path`; the file is complete when the block ends.
 
-    serialization: a name of SERIALIZATIONS. Raises UserError when the file cannot be written.
+    serialization: a key of SERIALIZATIONS. Raises UserError when the file cannot be written.
     """
     try:
         with lmdb.open(str(path), FIRST_MAP, subdir=False, lock=False, sync=False, metasync=False) as environment:
@@ -223,4 +225,4 @@ def writing_records(path: Path, serialization: str = "pyarrow") -> Iterator[Reco
             writer.finish()
             environment.sync(True)
     except lmdb.Error as error:
-        raise UserError(f"cannot write {path}: {error}; free or choose another place, then run it again") from error
+        raise UserError(f"cannot write {path}: {error}; free disk space or choose another path, then rerun") from error

@@ -1,6 +1,6 @@
-"""Whole REFER sets: `<dataset>/refs(unc).p`, `<dataset>/instances.json` and, when asked for, `images/`.
+"""Reads and writes REFER sets: `<dataset>/refs(unc).p`, `<dataset>/instances.json` and, if asked, `images/`.
 
-`sent` and `raw` are both the exact sentence, `tokens` its words in lower case: pairs have one form of a sentence.
+Exports write the exact sentence as `sent` and `raw`, and its words in lower case as `tokens`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.formats.instances import SEPARATE, Instances, InstancesWriter, Place, PlacedRef
-from pseudo_ris.formats.outputs import check_dataset, copy_image, new_folder
+from pseudo_ris.formats.outputs import check_dataset, new_folder
 from pseudo_ris.formats.refs import INSTANCES, Ref, read_refs
-from pseudo_ris.io.safe_paths import IMAGES, images_beside
+from pseudo_ris.io.safe_paths import images_beside
 from pseudo_ris.pairs.pair_set import PairImage, PairObject
 
 SPLIT_BY = "unc"
 PROTOCOL = 2
-"""Of pickles, as REFER's own; Python 2 reads it too."""
+"""Pickle protocol of REFER's own files; Python 2 can read it."""
 WORD = re.compile(r"\w+(?:'\w+)*")
 
 
 def read_refer(path: Path, images: Path | None = None) -> Iterator[PairImage]:
-    """Images of a REFER set, in the order in which its refs name them; sentences are `sent`.
+    """Yields the images of a REFER set in the order in which its refs name them; sentences come from `sent`.
 
-    path: the refs file, its folder, or the folder above. images: folder of the images, by default `images` in `path`.
-    Raises UserError that names the file, entry and field that do not fit; no pickle code is run.
+    path: the refs file, its folder, or the parent folder. images: folder of the images; default: `images` in `path`.
+    Runs no pickle code. Raises UserError that names the file, entry and field.
     """
     refs_path = find_refs(path, "refs(*).p")
     instances = Instances(refs_path.with_name(INSTANCES))
@@ -39,13 +39,13 @@ def read_refer(path: Path, images: Path | None = None) -> Iterator[PairImage]:
 
 
 def find_refs(path: Path, pattern: str) -> Path:
-    """The refs file that `path` is, or that the folder `path` or one below it holds. Raises UserError."""
+    """Returns `path` if it is a file, otherwise the only matching file in `path` or its subfolders. Raises UserError."""
     if path.is_file():
         return path
     found = sorted(path.glob(pattern)) or sorted(path.glob(f"*/{pattern}"))
     if len(found) != 1:
         names = ", ".join(str(each.relative_to(path)) for each in found[:3]) or "none"
-        raise UserError(f"{path}: must hold one {pattern}, has {names}; give the file that is meant")
+        raise UserError(f"{path}: must contain one {pattern}, has {names}; give the file itself")
     return found[0]
 
 
@@ -76,12 +76,11 @@ def write_refer(out: Path, images: Iterable[PairImage], dataset: str, copy_image
     with new_folder(out) as folder:
         write_refer_files(folder, dataset, content, f"refs({SPLIT_BY}).p", pickle.dumps(refs, PROTOCOL))
         if copy_images:
-            for image in writer.set:
-                copy_image(image, folder / IMAGES)
+            writer.copy_images(folder)
 
 
 def ref_entry(each: PairObject, image: PairImage, writer: InstancesWriter) -> dict[str, Any]:
-    """A ref as REFER and gRefCOCO have it, without what it refers to."""
+    """Returns a ref in the form of REFER and gRefCOCO, without its target."""
     return {
         "ref_id": each.ref_id,
         "image_id": writer.numbers[image.image_id],
@@ -98,18 +97,18 @@ def ref_entry(each: PairObject, image: PairImage, writer: InstancesWriter) -> di
 def instances_content(
     writer: InstancesWriter, annotations: dict[int, dict[str, Any]], refs: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Content of the instances.json beside a refs file with these refs."""
+    """Returns the content of the instances.json for these refs."""
     found: dict[Place, list[int]] = {}
     for ref in refs:
         found.setdefault((ref["image_id"], ref["split"]), []).append(ref["ref_id"])
-    # REFER's loader takes `segmentation` for polygons or a list of run lengths.
+    # REFER's loader expects `segmentation` to be a list, of polygons or of RLEs.
     listed = [entry | {"segmentation": [entry["segmentation"]]} for entry in annotations.values()]
     lists = {"images": writer.images, "annotations": listed, "categories": writer.categories()}
     return lists | writer.pairs(found)
 
 
 def write_refer_files(folder: Path, dataset: str, content: dict[str, Any], refs_name: str, refs: bytes) -> None:
-    """Writes the two files of a set. Raises UserError when the data set's name is none of a folder."""
+    """Writes the two files of a set. Raises UserError when `dataset` is not a valid folder name."""
     check_dataset(dataset)
     (folder / dataset).mkdir()
     (folder / dataset / INSTANCES).write_text(json.dumps(content, separators=SEPARATE), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""REFER data sets (refcoco, refcoco+, refcocog): `<dataset>/refs(<splitBy>).p` and, beside it, `<dataset>/instances.json`."""
+"""Reads the refs files of REFER data sets (refcoco, refcoco+, refcocog): `<dataset>/refs(<splitBy>).p`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Sentence:
-    """One expression of a ref. raw: as it was typed; sent: cleaned; tokens: words of `sent`."""
+    """One expression of a ref. raw: as typed; sent: cleaned; tokens: the words of `sent`."""
 
     sent_id: int
     sent: str
@@ -31,7 +31,8 @@ class Sentence:
 class Ref:
     """One object with its expressions.
 
-    ann_id, image_id, category_id: of instances.json. file_name: the image's, in most sets with a number before the suffix.
+    ann_id, image_id, category_id: ids in instances.json. file_name: name of the image, in most sets with a number before the
+    suffix.
     """
 
     ref_id: int
@@ -45,28 +46,28 @@ class Ref:
 
 
 def read_refs(path: Path) -> list[Ref]:
-    """Refs of a `refs(<splitBy>).p`, in its order. No pickle code is run.
+    """Reads the refs of a `refs(<splitBy>).p` in file order, without running pickle code.
 
-    Raises UserError that names the file, and the ref and field that do not fit.
+    Raises UserError that names the file, ref and field.
     """
     content = read_plain_pickle(path)
     if not isinstance(content, list):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a list of refs; give the refs(...).p of a REFER set")
+        raise UserError(f"{path}: is {type(content).__name__}, not a list of refs; give the refs(...).p of a REFER set")
     return [_ref(entry, f"{path}, ref {number}") for number, entry in enumerate(content)]
 
 
 def refs_of_split(path: Path, split: str) -> list[Ref]:
-    """The refs of a split of a REFER data set. Raises UserError that names the splits there are."""
+    """Reads the refs of one split. Raises UserError that lists the existing splits."""
     refs = read_refs(path)
     chosen = [ref for ref in refs if ref.split == split]
     if not chosen:
-        splits = ", ".join(sorted({ref.split for ref in refs})) or "none at all"
-        raise UserError(f"--split {split}: {path} has no such split; it has {splits}")
+        splits = ", ".join(sorted({ref.split for ref in refs})) or "none"
+        raise UserError(f"--split {split}: {path} has no such split; choose one of: {splits}")
     return chosen
 
 
 def plain_name(file_name: str) -> str:
-    """A ref's file name without the number that REFER sets put before the suffix of COCO's names."""
+    """Removes the number that REFER sets add before the suffix of COCO's file names."""
     return NUMBERED_COCO_NAME.sub(r"\1\2", file_name)
 
 
@@ -96,16 +97,16 @@ def _sentence(entry: Any, where: str) -> Sentence:
 def _field(entry: Any, name: str, kind: type[Value], where: str) -> Value:
     value = entry.get(name) if isinstance(entry, dict) else None
     if not _is(value, kind):
-        raise UserError(f"{where}: {name} is missing or no {kind.__name__}; give the refs(...).p of a REFER set")
+        raise UserError(f"{where}: {name} is missing or not {kind.__name__}; give the refs(...).p of a REFER set")
     return value
 
 
 def _all(values: list[Any], kind: type[Value], where: str) -> tuple[Value, ...]:
     if not all(_is(value, kind) for value in values):
-        raise UserError(f"{where} must be {kind.__name__} each; give the refs(...).p of a REFER set")
+        raise UserError(f"{where}: each entry must be {kind.__name__}; give the refs(...).p of a REFER set")
     return tuple(values)
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Whether a value is of a kind; a pickle may hold numbers of more digits than can even be shown."""
+    """True if a value has this type; rejects ints over 64 bits, which a pickle may contain."""
     return type(value) is kind and (kind is not int or abs(value) <= LARGEST_NUMBER)

@@ -1,30 +1,33 @@
-"""The formats by name: how each is read and written."""
+"""The exchange formats by name, and writing with verification: every export is read back and compared."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.formats.coco import read_coco, write_coco
 from pseudo_ris.formats.etris import ANNS, is_serialized, read_anns, read_lmdb, write_anns, write_lmdb
 from pseudo_ris.formats.grefcoco import read_grefcoco, write_grefcoco
-from pseudo_ris.formats.outputs import OTHER_PLACE, new_place
+from pseudo_ris.formats.outputs import OTHER_PLACE, image_bytes, new_place
 from pseudo_ris.formats.parquet import read_parquet, write_parquet
 from pseudo_ris.formats.refer_set import read_refer, write_refer
-from pseudo_ris.formats.verify import AGAIN, Totals, compare
 from pseudo_ris.formats.webdataset import read_webdataset, write_webdataset
-from pseudo_ris.pairs.pair_set import PairImage
+from pseudo_ris.pairs.pair_set import PairImage, PairObject
 
 DATASET = "pseudo_ris"
+REPORT_IT = "; this is a bug: please report it"
+"""Remedy for a difference right after writing."""
 
 
 @dataclass(frozen=True)
 class Writing:
-    """How a set is written.
+    """Options for writing a set.
 
-    dataset: its name, where a format has one. copy_images: the images too, into `images`, where a format has no place for them.
+    dataset: its name, for formats that store one. copy_images: also copy the images to `images`, for formats without images.
     """
 
     dataset: str = DATASET
@@ -33,9 +36,10 @@ class Writing:
 
 @dataclass(frozen=True)
 class Format:
-    """read: a set at a path, its images in a folder. write: a set to a new path. holds_images: they are in it in any case.
+    """How a format is read and written.
 
-    has_form: whether a set at a path that reads as wanted also has the form wanted, where reading does not depend on it.
+    read: (path, folder of images) -> images. write: (new path, images, options). holds_images: the format always embeds images.
+    has_form: (path, options) -> True if an existing set, whose content matches, was also written with these options.
     """
 
     read: Callable[[Path, Path | None], Iterator[PairImage]]
@@ -84,14 +88,14 @@ FORMATS: dict[str, Format] = {
 
 
 def leaves_image_files(name: str, how: Writing) -> bool:
-    """Whether a set in the format `name` has files that could be taken for input images."""
+    """True if a set in the format `name` contains files that could be mistaken for input images."""
     return name == "etris" or (how.copy_images and not FORMATS[name].holds_images)
 
 
 def write_verified(out: Path, source: Callable[[], Iterable[PairImage]], name: str, how: Writing) -> Totals:
-    """Writes a set in the format `name`, reads it back and compares it with what was to be written; only then it is at `out`.
+    """Writes a set in the format `name`, reads it back, compares it with the input, and only then moves it to `out`.
 
-    source: gives the images, anew each time it is called. Raises UserError.
+    source: returns a fresh iterable of the images on each call. Raises UserError.
     """
     with new_place(out) as unverified:
         try:
@@ -102,20 +106,69 @@ def write_verified(out: Path, source: Callable[[], Iterable[PairImage]], name: s
 
 
 def check_existing(out: Path, source: Callable[[], Iterable[PairImage]], name: str, how: Writing) -> Totals:
-    """Compares what is at `out` already with what is to be written. Raises UserError when it is something else.
-
-    A run that was killed when it was done is found to be done.
-    """
+    """Compares an existing `out` with the input, so that a repeated export counts as done. Raises UserError when it differs."""
     try:
         totals = _compared(out, source, name, how)
     except UserError as error:
-        reason = str(error).removesuffix(AGAIN)
-        raise UserError(f"{out}: exists already and is not this set ({reason}); {OTHER_PLACE}") from error
+        reason = str(error).removesuffix(REPORT_IT)
+        raise UserError(f"{out}: already exists and is not this set ({reason}); {OTHER_PLACE}") from error
     if not FORMATS[name].has_form(out, how):
-        raise UserError(f"{out}: exists already, in another format or with another --dataset; {OTHER_PLACE}")
+        raise UserError(f"{out}: already exists in another format or with another --dataset; {OTHER_PLACE}")
     return totals
 
 
 def _compared(out: Path, source: Callable[[], Iterable[PairImage]], name: str, how: Writing) -> Totals:
     target = FORMATS[name]
     return compare(source(), target.read(out, None), str(out), with_bytes=target.holds_images or how.copy_images)
+
+
+@dataclass
+class Totals:
+    """The size of a set. images: distinct images, whatever their splits."""
+
+    images: int = 0
+    objects: int = 0
+    sentences: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.images} images, {self.objects} objects, {self.sentences} sentences"
+
+
+def compare(wanted: Iterable[PairImage], found: Iterable[PairImage], out: str, with_bytes: bool) -> Totals:
+    """Compares two sets image by image. with_bytes: compare the encoded images too. out: the place of `found`, for errors.
+
+    Returns the totals. Raises UserError that names the first image and field that differ.
+    """
+    totals = Totals()
+    ids: set[str] = set()
+    for image, read in zip_longest(wanted, found):
+        if image is None or read is None:
+            place, state = (read, "was not in the input") if image is None else (image, "is missing")
+            raise _difference(out, place, state)
+        if field := _first_difference(image, read):
+            raise _difference(out, image, f"{field} differs from the input")
+        if with_bytes and image_bytes(image) != image_bytes(read):
+            raise _difference(out, image, "its bytes differ from the input")
+        ids.add(image.image_id)
+        totals.objects += len(image.objects)
+        totals.sentences += sum(len(each.sentences) for each in image.objects)
+    totals.images = len(ids)
+    return totals
+
+
+def _difference(out: str, image: PairImage, what: str) -> UserError:
+    return UserError(f"{out}, image {image.image_id!r:.80}, split {image.split}: {what}{REPORT_IT}")
+
+
+def _first_difference(image: PairImage, read: PairImage) -> str | None:
+    """Returns the first field in which two images differ, or None."""
+    for field in dataclasses.fields(PairImage):
+        if field.compare and field.name != "objects" and getattr(image, field.name) != getattr(read, field.name):
+            return field.name
+    if len(image.objects) != len(read.objects):
+        return "objects"
+    for each, other in zip(image.objects, read.objects, strict=True):
+        for field in dataclasses.fields(PairObject):
+            if getattr(each, field.name) != getattr(other, field.name):
+                return f"{field.name} of ref {each.ref_id}"
+    return None

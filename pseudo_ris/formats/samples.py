@@ -1,4 +1,4 @@
-"""An image with its objects as plain data: a row of Parquet, the JSON of a WebDataset sample."""
+"""Converts an image with its objects to and from plain data: a Parquet row, the JSON of a WebDataset sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pseudo_ris.pairs.pair_set import PairImage, PairObject, Rle
 
 
 def entry_of(image: PairImage) -> dict[str, Any]:
-    """Everything of an image but its bytes. bbox: x, y, width, height."""
+    """Returns all fields of an image except its bytes. bbox: [x, y, width, height] in pixels."""
     return {
         "image_id": image.image_id,
         "file_name": image.name,
@@ -37,7 +37,7 @@ def _sample_of(each: PairObject) -> dict[str, Any]:
 
 
 def image_of(entry: dict[str, Any], read: Callable[[], bytes], where: str) -> PairImage:
-    """The image that an entry describes. where: what an error calls the entry. Raises UserError."""
+    """Builds the image that an entry describes. where: the entry's place, for errors. Raises UserError."""
     return PairImage(
         image_id=field(entry, "image_id", str, where),
         name=field(entry, "file_name", str, where),
@@ -54,7 +54,7 @@ def image_of(entry: dict[str, Any], read: Callable[[], bytes], where: str) -> Pa
 
 def _object_of(sample: Any, where: str) -> PairObject:
     if not isinstance(sample, dict):
-        raise UserError(f"{where}: is no object with named fields; get the file again")
+        raise UserError(f"{where}: is not a JSON object; get the file again")
     return PairObject(
         ref_id=field(sample, "id", int, where),
         object_id=field(sample, "object_id", int, where),
@@ -69,7 +69,7 @@ def _object_of(sample: Any, where: str) -> PairObject:
 def _mask_of(mask: dict[str, Any], where: str) -> Rle:
     size = mask.get("size")
     if not isinstance(size, list) or len(size) != 2:
-        raise UserError(f"{where}: mask: size is no height and width; get the file again")
+        raise UserError(f"{where}: mask: size is not [height, width]; get the file again")
     try:
         return Rle.of_segmentation(mask, *size)
     except BadInputError as error:

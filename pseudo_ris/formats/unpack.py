@@ -1,4 +1,4 @@
-"""A set's images and masks as the two folders that stage 2, the report and the export of its pairs read."""
+"""Unpacks a set into the folders of images and masks that stage 2, `report` and `export` read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.formats.outputs import copy_image, new_folder
-from pseudo_ris.formats.verify import Totals
+from pseudo_ris.formats.registry import Totals
 from pseudo_ris.io.image_ids import names_a_folder
 from pseudo_ris.io.mask_png import encode_mask
 from pseudo_ris.io.safe_paths import IMAGES
@@ -17,10 +17,10 @@ MASKS = "masks"
 
 
 def unpack(images: Iterable[PairImage], out: Path) -> Totals:
-    """Writes `images/<name>` and `masks/<image id>/<seg id>.png` into the new folder `out`; sentences are left out.
+    """Writes `images/<name>` and `masks/<image id>/<seg id>.png` to the new folder `out`, without the sentences.
 
-    Seg ids are those that stage 2 gives when the same set is its `--masks`. Empty masks are left out, as there.
-    Raises UserError, when an image id can be no folder's name too.
+    Seg ids are those that stage 2 uses when the set is its `--masks`; like stage 2, it skips empty masks.
+    Raises UserError, also when an image id is not a valid folder name.
     """
     totals = Totals()
     ids: set[str] = set()
@@ -28,7 +28,7 @@ def unpack(images: Iterable[PairImage], out: Path) -> Totals:
         (folder / MASKS).mkdir()
         for image in images:
             if not names_a_folder(image.image_id):
-                raise UserError(f"image {image.image_id!r:.80}: its id is no name of a folder; give the image another")
+                raise UserError(f"image {image.image_id!r:.80}: image_id is not a valid folder name; change it")
             copy_image(image, folder / IMAGES)
             ids.add(image.image_id)
             for each in image.objects:
@@ -38,7 +38,7 @@ def unpack(images: Iterable[PairImage], out: Path) -> Totals:
 
 
 def _write_mask(each: PairObject, folder: Path) -> bool:
-    """Whether the mask was written: several refs may share one."""
+    """Writes the mask unless it is empty or exists (several refs may share it). Returns True if it was written."""
     target, mask = folder / f"{each.seg_id}.png", each.mask.decode()
     if target.exists() or not mask.any():
         return False

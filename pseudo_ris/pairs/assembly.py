@@ -1,4 +1,4 @@
-"""The Pseudo-RIS files: NAME.csv, NAME.json, NAME_text.txt and NAME_doc.txt, assembled from the parts in image order."""
+"""Assembles the result files of stage 2 (NAME.csv, NAME.json, NAME_text.txt, NAME_doc.txt) from the caption parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FURTHER_COLUMNS: dict[str, Callable[[CaptionRecord], object]] = {
 
 @dataclass
 class PairTotals:
-    """Sums over all images. `kept` candidates pass the filter `selection` (see select.kept_candidates)."""
+    """Totals over all images. `kept` counts the candidates that pass the filter `selection` (see selection.kept_candidates)."""
 
     selection: ScoringConfig
     images: int = 0
@@ -38,7 +38,7 @@ class PairTotals:
     masks_with_kept: int = 0
 
     def add(self, part: Part) -> None:
-        """Counts one image."""
+        """Adds the counts of one image."""
         self.images += 1
         self.images_without_masks += not part.masks
         for mask in part.masks:
@@ -50,9 +50,9 @@ class PairTotals:
 
 
 def write_pairs(parts: Iterable[Part], output: Path, name: str, selection: ScoringConfig) -> PairTotals:
-    """Streams the parts into the four files; all four appear at the end, each by rename.
+    """Writes the parts, in the given order, to the four files (see files.writing_pairs). Returns the totals.
 
-    Lists in a cell are JSON, which is also a Python literal. Raises UserError when the files cannot be written.
+    Raises UserError.
     """
     totals = PairTotals(selection)
     with writing_pairs(output, name, (*PAPER_COLUMNS, *FURTHER_COLUMNS)) as writer:
@@ -64,7 +64,7 @@ def write_pairs(parts: Iterable[Part], output: Path, name: str, selection: Scori
 
 
 def read_pairs(path: Path) -> list[Row]:
-    """All rows of a pairs CSV, see pair_rows.open_pairs. Raises UserError."""
+    """Reads all rows of a pairs CSV (see rows.open_pairs). Raises UserError."""
     _, rows = open_pairs(path)
     return list(rows)
 

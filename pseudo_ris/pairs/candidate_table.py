@@ -1,11 +1,10 @@
-"""All candidates of a pairs CSV as columns, for what is computed over hundreds of thousands of them."""
+"""A pairs CSV as columns (NumPy arrays), for computations over hundreds of thousands of candidates."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +14,29 @@ from pseudo_ris.pairs.rows import SCORE_LISTS, TEXT_LISTS, Row, open_pairs
 
 @dataclass(frozen=True, eq=False)
 class TextColumn:
-    """Texts that repeat, each held once. codes: int64 [N], places in `values`, which are in the order of first appearance."""
+    """A column of N texts, stored as categories.
+
+    values: the distinct texts, in the order of first appearance. codes: int64 [N], indices into `values`.
+    """
 
     codes: np.ndarray
     values: list[str]
 
     def strings(self) -> np.ndarray:
-        """The texts themselves, object [N]."""
+        """Returns the texts as an object array [N]."""
         return np.array(self.values, object)[self.codes]
 
 
 @dataclass(frozen=True, eq=False)
 class CandidateTable:
-    """The R rows (masks) of a pairs CSV and their C candidates, both in the file's order.
+    """The R rows (masks) of a pairs CSV and their C candidates, both in file order.
 
-    columns: those of the file, in its order.
-    One entry a row: image_name and image_id [R]; seg_id, int64 [R]; one_mask, bool [R]; bounds, int64 [R + 1]: the candidates
-    of row r are those from bounds[r] up to bounds[r + 1].
-    One entry a candidate: row, int64 [C], its row counted from 0; scores, float64 [C], finite, by name: doc, uniqueness,
-    correctness, masked_score, crop_score; rival, int64 [C], -1 for none; texts [C] by name: pseudo_caption, noun, crop_set,
-    strategy. records.CaptionRecord says what they mean. A file of the paper's columns has doc and pseudo_caption only; then the
-    others are missing here, and rival is None.
+    columns: the names of the file's columns, in file order.
+    Per row: image_name and image_id [R]; seg_id, int64 [R]; one_mask, bool [R].
+    Per candidate: row, int64 [C], index of its row; scores, name -> float64 [C], finite (doc, uniqueness, correctness,
+    masked_score, crop_score); rival, int64 [C], -1 for none; texts, name -> [C] (pseudo_caption, noun, crop_set, strategy).
+    records.CaptionRecord documents these fields. Files with the paper's columns alone have only doc and pseudo_caption; then
+    `rival` is None and `scores` and `texts` lack the other names.
     """
 
     columns: tuple[str, ...]
@@ -43,7 +44,6 @@ class CandidateTable:
     image_id: TextColumn
     seg_id: np.ndarray
     one_mask: np.ndarray
-    bounds: np.ndarray
     row: np.ndarray
     scores: dict[str, np.ndarray]
     rival: np.ndarray | None
@@ -51,18 +51,18 @@ class CandidateTable:
 
     @property
     def doc(self) -> np.ndarray:
-        """DoC of each candidate, float64 [C]."""
+        """The DoC of each candidate, float64 [C]."""
         return self.scores["doc"]
 
     @property
     def text(self) -> TextColumn:
-        """Sentence of each candidate."""
+        """The sentence of each candidate, [C]."""
         return self.texts["pseudo_caption"]
 
     def rows(self, kept: np.ndarray) -> Iterator[Row]:
-        """Rows that have a candidate left, as pair_files.PairWriter takes them, with these candidates only.
+        """Yields the rows that keep a candidate, with only the kept candidates, as files.PairWriter takes them.
 
-        kept: what is left, bool [C].
+        kept: which candidates to keep, bool [C].
         """
         lists = {**self.scores, **{column: texts.strings() for column, texts in self.texts.items()}}
         if self.rival is not None:
@@ -82,9 +82,9 @@ class CandidateTable:
 
 
 def read_table(path: Path) -> CandidateTable:
-    """The candidates of a pairs CSV; columns that stage 2 does not write are left out.
+    """Reads the candidates of a pairs CSV; ignores columns that stage 2 does not write.
 
-    Raises UserError as pair_rows.open_pairs does.
+    Raises UserError (see rows.open_pairs).
     """
     columns, rows = open_pairs(path)
     names, ids = _TextBuilder(), _TextBuilder()
@@ -108,7 +108,6 @@ def read_table(path: Path) -> CandidateTable:
         image_id=ids.column(),
         seg_id=np.array(seg_ids, np.int64),
         one_mask=np.array(one_masks, bool),
-        bounds=np.array([0, *accumulate(counts)], np.int64),
         row=np.repeat(np.arange(len(counts)), counts),
         scores={column: np.array(scores, np.float64) for column, scores in numbers.items()},
         rival=np.array(rivals, np.int64) if "rival" in columns else None,
@@ -117,7 +116,7 @@ def read_table(path: Path) -> CandidateTable:
 
 
 class _Codes(dict[str, int]):
-    """Text -> its code; a new text gets the next one."""
+    """Maps a text to its code; a new text gets the next free code."""
 
     def __missing__(self, text: str) -> int:
         code = self[text] = len(self)
@@ -125,16 +124,16 @@ class _Codes(dict[str, int]):
 
 
 class _TextBuilder:
-    """A TextColumn that grows."""
+    """Builds a TextColumn."""
 
     def __init__(self) -> None:
         self._codes = _Codes()
         self._places = array("q")
 
     def extend(self, texts: Iterable[str]) -> None:
-        """Adds texts at the end."""
+        """Appends texts."""
         self._places.extend(map(self._codes.__getitem__, texts))
 
     def column(self) -> TextColumn:
-        """What was added."""
+        """Returns the texts appended so far."""
         return TextColumn(np.array(self._places, np.int64), list(self._codes))

@@ -1,10 +1,10 @@
-"""Stage 2's pairs CSV with its images and masks as a set of pairs."""
+"""Reads stage 2's pairs CSV, with its images and masks, as a set of pairs."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +17,9 @@ from pseudo_ris.io.image_ids import names_a_folder
 from pseudo_ris.io.images import check_size, open_image
 from pseudo_ris.io.mask_png import decode_mask
 from pseudo_ris.io.safe_paths import read_inside, reader_inside
-from pseudo_ris.pairs.pair_set import PairImage, PairObject, Rle, sound_images
+from pseudo_ris.pairs.pair_set import TRAIN, PairImage, PairObject, Rle, checked_images
 from pseudo_ris.pairs.rows import Row, open_pairs
-from pseudo_ris.pairs.selection import kept_candidates
-from pseudo_ris.pairs.split import TRAIN
-from pseudo_ris.records import CaptionRecord, MaskCaptions
+from pseudo_ris.pairs.selection import kept_indices
 from pseudo_ris.storage.mask_store import MaskStore
 
 SIDEWAYS = range(5, 9)
@@ -29,32 +27,26 @@ SIDEWAYS = range(5, 9)
 
 
 def read_csv(path: Path, images: Path, masks: Path, selection: ScoringConfig | None) -> Iterator[PairImage]:
-    """The pairs of a CSV, an image at a time; objects without a sentence that is kept are left out, and so are their images.
+    """Yields the pairs of a CSV, one image at a time; skips objects without a kept sentence, and images without objects.
 
-    A row's `index` is its ref_id and object_id; sentences are numbered as they come; the split is "train".
-    images: folder in which `img_name` lies, or the file itself. masks: stage 1's folder, or another of `<img_id>/<seg_id>.png`.
-    selection: which candidates are kept (see select.kept_candidates), None for all.
-    Raises UserError that names the file, row and field that do not fit, or the mask file.
+    A row's `index` becomes ref_id and object_id; sentences are numbered from 0; the split is "train".
+    images: folder that contains `img_name`, or the image file itself. masks: folder of `<img_id>/<seg_id>.png` (stage 1's).
+    selection: the DoC filter (see selection.kept_candidates); None keeps all candidates.
+    Raises UserError that names the file, row and field, or the mask file.
     """
     images = images.parent if images.is_file() else images  # stage 2 takes a single image, too
     for folder, option in ((images, "--images"), (masks, "--masks")):
         if not folder.is_dir():
-            raise UserError(f"{option} {folder}: no such folder; give the one that stage 2 had")
+            raise UserError(f"{option} {folder}: no such folder; give the folder that stage 2 was run with")
     numbers, store = count(), MaskStore(masks)
     pairs = (_image(rows, images, store, selection, numbers, path) for rows in _rows_by_image(path))
-    return sound_images((image for image in pairs if image.objects), str(path))
+    return checked_images((image for image in pairs if image.objects), str(path))
 
 
 def _rows_by_image(path: Path) -> Iterator[list[Row]]:
-    """Rows that follow each other and have one img_id."""
-    rows: list[Row] = []
-    for row in open_pairs(path)[1]:
-        if rows and row["img_id"] != rows[0]["img_id"]:
-            yield rows
-            rows = []
-        rows.append(row)
-    if rows:
-        yield rows
+    """Groups consecutive rows with the same img_id."""
+    for _, rows in groupby(open_pairs(path)[1], key=itemgetter("img_id")):
+        yield list(rows)
 
 
 def _image(
@@ -63,7 +55,7 @@ def _image(
     image_id, name = rows[0]["img_id"], rows[0]["img_name"]
     where = f"{path}, index {rows[0]['index']}, image {image_id!r:.80}"
     if any(row["img_name"] != name for row in rows):
-        raise UserError(f"{where}: img_name: the image has two; mend the rows")
+        raise UserError(f"{where}: img_name: rows of one image have different names; fix the rows")
     try:
         height, width = upright_size(read_inside(images, name), name)
         kept = [
@@ -88,24 +80,20 @@ def _image(
 
 
 def kept_sentences(row: Row, threshold: float, fallback: Literal["drop", "unfiltered"]) -> tuple[str, ...]:
-    """The sentences of a row that the DoC rule keeps (see select.kept_candidates)."""
-    unscored = CaptionRecord("", "", "", "", 0.0, 0.0, 0.0, 0.0, 0.0, None)
-    candidates = tuple(
-        dataclasses.replace(unscored, text=text, doc=doc) for text, doc in zip(row["pseudo_caption"], row["doc"], strict=True)
-    )
-    captions = MaskCaptions(row["seg_id"], bool(row["one_mask"]), candidates)
-    return tuple(kept.text for kept in kept_candidates(captions, threshold, fallback))
+    """Returns the sentences of a row that pass the DoC filter (see selection.kept_candidates)."""
+    kept = kept_indices(row["doc"], bool(row["one_mask"]), threshold, fallback)
+    return tuple(row["pseudo_caption"][index] for index in kept)
 
 
 def read_mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: int) -> np.ndarray:
-    """The mask, bool [H, W], that a row of a pairs CSV is about.
+    """Reads the mask of a row of a pairs CSV, bool [H, W].
 
-    Raises BadInputError when it cannot be read, lies elsewhere than below the folder of masks, has another size or is blank:
-    stage 2 writes no row for a blank mask.
+    Raises BadInputError when the file cannot be read, lies outside the folder of masks, has another size, or is blank (stage 2
+    writes no row for a blank mask).
     """
     name = f"{image_id}/{seg_id}.png"
     if not names_a_folder(image_id):
-        raise BadInputError(f"img_id: {image_id!r:.80} is no name of a folder")
+        raise BadInputError(f"img_id: {image_id!r:.80} is not a valid folder name")
     data = masks.read_png(image_id, seg_id)
     try:
         mask = decode_mask(data)
@@ -113,21 +101,21 @@ def read_mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: 
         raise BadInputError(f"{name!r:.80}: {error}") from error
     if mask.shape != (height, width):
         size = f"{mask.shape[1]}x{mask.shape[0]}"
-        raise BadInputError(f"{name!r:.80}: {size} pixels, its image has {width}x{height}; make the masks again")
+        raise BadInputError(f"{name!r:.80}: {size} pixels, but the image has {width}x{height}; run stage 1 again")
     if mask.all() or not mask.any():
-        raise BadInputError(f"{name!r:.80}: is blank (all 0 or all 1); make the masks again")
+        raise BadInputError(f"{name!r:.80}: is blank (all 0 or all 1); run stage 1 again")
     return mask
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:
-    """Height and width of an image file, upright by its EXIF orientation. Raises BadInputError."""
+    """Returns height and width of an image file after applying its EXIF orientation. Raises BadInputError."""
     try:
         with open_image(data) as file:
             width, height = file.size
-            check_size(height, width)  # before the orientation is looked for, which decodes a PNG
+            check_size(height, width)  # first: reading the orientation decodes a PNG
             turned = file.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
     except BadInputError:
         raise
-    except Exception as error:  # damaged headers raise nearly anything
+    except Exception as error:  # damaged headers raise almost any exception
         raise BadInputError(f"{name!r:.80}: not a readable image ({type(error).__name__}); replace the file") from error
     return (width, height) if turned else (height, width)

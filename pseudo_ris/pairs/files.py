@@ -1,4 +1,4 @@
-"""Writes the Pseudo-RIS files a row at a time: NAME.csv, NAME.json, NAME_text.txt and NAME_doc.txt."""
+"""Writes the result files of stage 2 row by row: NAME.csv, NAME.json, NAME_text.txt and NAME_doc.txt."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SUMMED = {"doc": "DoC", "uniqueness": "uniqueness", "correctness": "correctness"
 
 
 def pair_files(output: Path, name: str) -> list[Path]:
-    """The four files called `name` in the folder `output`, the CSV first."""
+    """Returns the paths of the four files called `name` in the folder `output`, the CSV first."""
     return [output / f"{name}{ending}" for ending in ENDINGS]
 
 
 @contextmanager
 def writing_pairs(output: Path, name: str, columns: Sequence[str]) -> Iterator[PairWriter]:
-    """A writer of the four files; they appear when the block ends, each by rename, and not at all when it fails.
+    """Context manager that yields a writer of the four files. They are renamed into place at the end, or removed on failure.
 
-    columns: those of the CSV, in order; the paper's at least. Raises UserError when the files cannot be written.
+    columns: the columns of the CSV, in order; must include PAPER_COLUMNS. Raises UserError when the files cannot be written.
     """
     targets = pair_files(output, name)
     temporaries = [temporary_name(target) for target in targets]
@@ -49,20 +49,20 @@ def writing_pairs(output: Path, name: str, columns: Sequence[str]) -> Iterator[P
 
 
 class PairWriter:
-    """Writes rows to open files and adds up what NAME_doc.txt says of them."""
+    """Writes rows to open files and collects the totals for NAME_doc.txt."""
 
     def __init__(self, table: TextIO, lines: TextIO, text: TextIO, doc: TextIO, columns: Sequence[str]) -> None:
         self._table, self._lines, self._text, self._doc = table, lines, text, doc
         self._columns = columns
         self._rows = self._candidates = self._doc_over_1 = self._one_mask = 0
         self._sums = {column: 0.0 for column in SUMMED if column in columns}
-        self.formulas = 0  # rows whose name or id a spreadsheet would take for a formula
+        self.formulas = 0  # rows whose image name or id a spreadsheet would evaluate as a formula
         self._table.write(_csv_line(columns))
 
     def write(self, row: Mapping[str, object]) -> None:
-        """Adds a row: a value for each column but `index` and `num_sent`, which follow from the others.
+        """Writes a row. `index` and `num_sent` are filled in; every other column needs a value.
 
-        Lists are written as JSON, which is also a Python literal.
+        Lists are written as JSON, which Python's `ast.literal_eval` can read too.
         """
         values = {"index": self._rows, "num_sent": len(row["doc"]), **row}
         spelled = {column: _spell(values[column]) for column in self._columns}
@@ -82,7 +82,7 @@ class PairWriter:
             self._sums[column] += sum(row[column])
 
     def write_totals(self) -> None:
-        """Content of NAME_doc.txt."""
+        """Writes NAME_doc.txt."""
         count = max(1, self._candidates)
         means = [f"mean {SUMMED[column]}: {total / count:.4f}" for column, total in self._sums.items()]
         counts = [
@@ -95,7 +95,7 @@ class PairWriter:
 
 
 def _warn_of_formulas(table: Path, rows: int) -> None:
-    """Says that a spreadsheet would evaluate image names. They stay what they are: readers find the images by them."""
+    """Warns when spreadsheets would evaluate image names. The names stay unchanged because readers find images by them."""
     if rows:
         print(
             f"warning: {table}: in {rows} rows the image's name or id begins with = + - or @, which a spreadsheet evaluates "
@@ -105,7 +105,7 @@ def _warn_of_formulas(table: Path, rows: int) -> None:
 
 
 def _spell(value: object) -> str:
-    """JSON of a value; a whole number's is found much faster without an encoder."""
+    """Returns the JSON of a value; `str` is much faster than the encoder for integers."""
     return str(value) if isinstance(value, int) else ENCODE(value)
 
 
@@ -114,5 +114,5 @@ def _csv_line(cells: Iterable[str]) -> str:
 
 
 def _csv_cell(text: str) -> str:
-    """A cell of a CSV. csv.writer looks at long cells a character at a time, which takes a second for 100 MB."""
+    """Quotes a cell. csv.writer scans long cells character by character, which takes a second per 100 MB."""
     return f'"{text.replace(QUOTE, 2 * QUOTE)}"' if any(mark in text for mark in QUOTED) else text

@@ -1,4 +1,4 @@
-"""The rows of a pairs CSV: their columns, and reading them cell by cell without evaluating anything."""
+"""Reads the rows of a pairs CSV, cell by cell, without evaluating code."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Row = dict[str, object]
 
 
 def open_pairs(path: Path) -> tuple[tuple[str, ...], Iterator[Row]]:
-    """Columns of a pairs CSV, and its rows one after the other as they are asked for.
+    """Opens a pairs CSV. Returns its columns and an iterator over its rows.
 
-    In a row whole numbers are int, list cells lists, cells of columns that stage 2 does not write text as it is. All lists of a
-    row have `num_sent` entries: str, finite float, or for `rival` int.
-    Raises UserError that names the file, row and column of a cell that does not fit. Row 1 is the header.
+    Integer cells become int and list cells become lists; cells of columns that stage 2 does not write stay text. All lists of a
+    row have `num_sent` entries of type str, finite float, or int for `rival`.
+    Raises UserError that names the file, row and column of an invalid cell. Row 1 is the header.
     """
     records = _read_records(path)
     columns = tuple(next(records, ()))
@@ -37,15 +37,15 @@ def open_pairs(path: Path) -> tuple[tuple[str, ...], Iterator[Row]]:
 
 
 def _read_records(path: Path) -> Iterator[list[str]]:
-    """Cells of each line of a CSV. Raises UserError."""
+    """Yields the cells of each line of a CSV. Raises UserError."""
     csv.field_size_limit(LARGEST_CELL)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets save UTF-8 with a byte order mark
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             reader = csv.reader(file, strict=True)
             try:
                 yield from reader
             except csv.Error as error:
-                raise UserError(f"{path}, line {reader.line_num}: no CSV ({error}); fix the line") from error
+                raise UserError(f"{path}, line {reader.line_num}: not CSV ({error}); fix the line") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the pairs CSV that stage 2 wrote") from error
     except UnicodeDecodeError as error:
@@ -64,10 +64,10 @@ def _parse_rows(columns: Sequence[str], records: Iterator[list[str]], path: Path
 def _check_columns(columns: Sequence[str], path: Path) -> None:
     missing = [column for column in PAPER_COLUMNS if column not in columns]
     if missing:
-        raise UserError(f"{path}: no column {missing[0]}; is it a pairs CSV of stage 2?")
+        raise UserError(f"{path}: no column {missing[0]}; give the pairs CSV that stage 2 wrote")
     twice = [column for column in columns if columns.count(column) > 1]
     if twice:
-        raise UserError(f"{path}: column {twice[0]} is there twice; remove one")
+        raise UserError(f"{path}: duplicate column {twice[0]}; remove one")
 
 
 def _parse_row(cells: dict[str, str], place: str) -> Row:
@@ -80,14 +80,14 @@ def _parse_row(cells: dict[str, str], place: str) -> Row:
     for column in cells.keys() & LIST_COLUMNS:
         if len(row[column]) != row["num_sent"]:
             raise UserError(
-                f"{place}, column {column}: {len(row[column])} entries, num_sent says {row['num_sent']}; fix or remove the row"
+                f"{place}, column {column}: {len(row[column])} entries, num_sent is {row['num_sent']}; fix or remove the row"
             )
     return row
 
 
 def _parse_whole(cell: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", cell):
-        raise ValueError(f"{cell[:40]!r} is no whole number")
+        raise ValueError(f"{cell[:40]!r} is not an integer of 0 or more")
     return int(cell)
 
 
@@ -98,10 +98,10 @@ def _parse_switch(cell: str) -> int:
 
 
 def _parse_texts(cell: str) -> list[str]:
-    values = _parse_list(cell, {str}, "text")
-    # Escapes may spell half a character, which no file can hold.
+    values = _parse_list(cell, {str}, "str")
+    # Escapes may spell a lone surrogate, which UTF-8 cannot encode.
     if "\\" in cell and not _can_be_written("".join(values)):
-        raise ValueError("holds half a character (a lone surrogate)")
+        raise ValueError("contains a lone surrogate (half a character)")
     return values
 
 
@@ -119,22 +119,22 @@ def _parse_scores(cell: str) -> list[float]:
     except OverflowError:
         scores = [math.inf]
     if not all(map(math.isfinite, scores)):
-        raise ValueError("holds NaN or an infinite number")
+        raise ValueError("contains NaN or infinity")
     return scores
 
 
 def _parse_rivals(cell: str) -> list[int]:
-    values = _parse_list(cell, {int}, "a whole number")
+    values = _parse_list(cell, {int}, "int")
     if values and not -1 <= min(values) <= max(values) <= LARGEST_WHOLE:
-        raise ValueError("holds a number that is no seg_id and not -1")
+        raise ValueError("contains a number that is neither a seg_id nor -1")
     return values
 
 
 def _parse_list(cell: str, kinds: set[type], kind: str) -> list:
-    """The list that a cell spells, all entries of one of `kinds`. Raises ValueError."""
+    """Parses a list whose entries have one of the types `kinds`. Raises ValueError."""
     values = _literal(cell)
     if not isinstance(values, list):
-        raise ValueError(f"a {type(values).__name__}, not a list")
+        raise ValueError(f"is {type(values).__name__}, not a list")
     if not kinds.issuperset(map(type, values)):
         strange = next(type(value).__name__ for value in values if type(value) not in kinds)
         raise ValueError(f"an entry is {strange}, not {kind}")
@@ -142,19 +142,19 @@ def _parse_list(cell: str, kinds: set[type], kind: str) -> list:
 
 
 def _literal(cell: str) -> object:
-    """What a cell spells in JSON, or as a Python literal, which is what the release writes. Raises ValueError."""
+    """Parses JSON, or a Python literal as the official release writes. Raises ValueError."""
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):
         pass
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in strings
+            warnings.simplefilter("ignore")  # invalid escapes in strings
             return ast.literal_eval(cell)
     except SyntaxError as error:
         raise ValueError(f"not a list literal ({error.msg})") from error
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError("not a list literal (neither JSON nor Python's)") from error
+        raise ValueError("not a list literal (neither JSON nor Python)") from error
 
 
 LIST_PARSERS: dict[str, Callable[[str], list]] = {

@@ -1,4 +1,4 @@
-"""The rules that choose among the candidates of a pairs CSV, over all of them at once."""
+"""The rules of `pseudo-ris select`, applied to all candidates of a pairs CSV at once with NumPy."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from pseudo_ris.models.clip.token_counts import fit_tokens
 from pseudo_ris.pairs.candidate_table import CandidateTable
 
 TRAINERS_TOKENS = 17
+"""Text length (`word_len`) of CRIS and ETRIS, in CLIP tokens."""
 
 
 @dataclass(frozen=True)
 class SelectionRules:
-    """What a candidate must fulfil to be left over; None leaves a rule out. The rules apply in this order.
+    """Conditions that a candidate must meet to be kept, applied in the order of the fields; None switches a rule off.
 
     Args:
-        min_area: masks that cover a smaller share of their image lose all candidates.
-        max_area: masks that cover a larger one, too.
-        max_tokens: sentences of more CLIP tokens go, start and end included.
-        duplicates: "drop" leaves of a mask's equal sentences the first. Sentences are equal when they differ in case and spaces
-            only.
-        uniqueness: must be greater; not asked of the only mask of an image, whose uniqueness is no ratio.
-        correctness: must be greater.
-        doc: DoC must be greater; of the only mask of an image, whose DoC is no ratio, the better half by DoC stays.
-        fallback: of a mask that uniqueness, correctness and doc leave nothing, "unfiltered" brings back what it had before.
-        ambiguous: "drop" takes sentences that are still left to several masks of one image from all of these.
-        top_k: at most so many candidates of a mask stay, the best by DoC, the first of equals.
-        per_image: at most so many candidates of an image, likewise.
+        min_area: drop all candidates of masks that cover less than this fraction of their image.
+        max_area: drop all candidates of masks that cover more than this fraction.
+        max_tokens: drop sentences with more CLIP tokens than this, counting the start and end tokens.
+        duplicates: "drop" keeps only the first of a mask's equal sentences; case and spaces are ignored.
+        uniqueness: keep candidates above this value; does not apply to the only mask of an image, where it is not a ratio.
+        correctness: keep candidates above this value.
+        doc: keep candidates with a DoC above this value; of the only mask of an image, where DoC is not a ratio, keep the
+            better half by DoC.
+        fallback: "unfiltered" restores a mask's candidates when uniqueness, correctness and doc drop all of them.
+        ambiguous: "drop" removes sentences that several masks of an image still share.
+        top_k: keep at most this many candidates per mask, the best by DoC; ties keep the file order.
+        per_image: the same per image.
     """
 
     min_area: float | None = None
@@ -51,7 +52,7 @@ class SelectionRules:
     def __post_init__(self) -> None:
         for name in ("min_area", "max_area"):
             if (share := getattr(self, name)) is not None and not 0 <= share <= 1:
-                raise UserError(f"{_option(name)} {share:g}: must be a share of the image, from 0 to 1, or off")
+                raise UserError(f"{_option(name)} {share:g}: must be a fraction from 0 to 1, or off")
         for name in ("uniqueness", "correctness", "doc"):
             if (bound := getattr(self, name)) is not None and not math.isfinite(bound):
                 raise UserError(f"{_option(name)} {bound}: must be a finite number, or off")
@@ -61,7 +62,7 @@ class SelectionRules:
 
     @property
     def needs_areas(self) -> bool:
-        """Whether a rule asks for the areas of the masks."""
+        """True if a rule needs the areas of the masks."""
         return self.min_area is not None or self.max_area is not None
 
 
@@ -79,7 +80,7 @@ def _option(name: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """What is left after a rule, whose name is for a person: numbers of candidates, and of masks that have one or more."""
+    """How many candidates, and masks with a candidate, remain after a rule. rule: its name, for printing."""
 
     rule: str
     candidates: int
@@ -87,7 +88,10 @@ class Step:
 
 
 class Selection:
-    """Applies rules to a table one after the other. kept: what is left, bool [C]. steps: the counts, the first of all."""
+    """Applies rules to a table.
+
+    kept: the candidates that remain, bool [C]. steps: the counts before the first rule and after each rule.
+    """
 
     def __init__(self, table: CandidateTable) -> None:
         self._table = table
@@ -97,9 +101,9 @@ class Selection:
         self._note("read")
 
     def apply(self, rules: SelectionRules, areas: np.ndarray | None = None) -> None:
-        """Applies all of `rules`, in their order. areas: shares of the masks, float64 [R]; only rules on areas need them.
+        """Applies all rules. areas: fraction of the image that each mask covers, float64 [R]; needed by the area rules only.
 
-        Raises UserError when the table has no column that a rule asks for.
+        Raises UserError when the table lacks a column that a rule needs.
         """
         self._apply_area(rules, areas)
         self._apply_sentences(rules)
@@ -119,7 +123,7 @@ class Selection:
         if rules.duplicates == "drop":
             first = np.zeros(len(text.codes), bool)
             first[self._first_uses()] = True
-            self._keep("each sentence once a mask", first)
+            self._keep("each sentence once per mask", first)
 
     def _apply_scores(self, rules: SelectionRules) -> None:
         before = self.kept
@@ -130,22 +134,22 @@ class Selection:
             self._keep(f"correctness > {rules.correctness:g}", self._score("correctness") > rules.correctness)
         if rules.doc is not None:
             passes = np.where(one_mask, self._better_half(), self._table.doc > rules.doc)
-            self._keep(f"DoC > {rules.doc:g}, or an only mask's better half", passes)
+            self._keep(f"DoC > {rules.doc:g}, or the better half of an only mask", passes)
         if rules.fallback == "unfiltered":
             emptied = self._left_by_row() == 0
             self.kept = self.kept | (before & emptied[self._table.row])
-            self._note("fallback: all of a mask where none passes")
+            self._note("fallback: all candidates of masks where none passes")
 
     def _apply_counts(self, rules: SelectionRules) -> None:
         if rules.ambiguous == "drop":
-            self._keep("no sentence of two masks of an image", ~self._ambiguous())
+            self._keep("no sentence shared by masks of an image", ~self._ambiguous())
         if rules.top_k is not None:
-            self._keep(f"best {rules.top_k} of a mask", self._ranks(self._table.row) < rules.top_k)
+            self._keep(f"best {rules.top_k} per mask", self._ranks(self._table.row) < rules.top_k)
         if rules.per_image is not None:
-            self._keep(f"best {rules.per_image} of an image", self._ranks(self._images) < rules.per_image)
+            self._keep(f"best {rules.per_image} per image", self._ranks(self._images) < rules.per_image)
 
     def _keep(self, rule: str, passes: np.ndarray) -> None:
-        """Leaves of what is left the candidates that pass, bool [C]."""
+        """Drops the candidates that do not pass. passes: bool [C]."""
         self.kept = self.kept & passes
         self._note(rule)
 
@@ -153,22 +157,22 @@ class Selection:
         self.steps.append(Step(rule, int(self.kept.sum()), int((self._left_by_row() > 0).sum())))
 
     def _left_by_row(self) -> np.ndarray:
-        """Candidates left to each row, int64 [R]."""
+        """Returns how many candidates each row still has, int64 [R]."""
         return np.bincount(self._table.row[self.kept], minlength=len(self._table.seg_id))
 
     def _score(self, name: str) -> np.ndarray:
         if name not in self._table.scores:
-            raise UserError(f"the pairs have no column {name}; leave --{name} out, or write the pairs again with stage 2")
+            raise UserError(f"the pairs have no column {name}; omit --{name} or run stage 2 again")
         return self._table.scores[name]
 
     def _better_half(self) -> np.ndarray:
-        """The better half by DoC of what is left of each row, the larger one of an odd number: bool [C]."""
+        """Marks the better half by DoC of each row's remaining candidates, rounded up: bool [C]."""
         return self._ranks(self._table.row) < ((self._left_by_row() + 1) // 2)[self._table.row]
 
     def _ranks(self, groups: np.ndarray) -> np.ndarray:
-        """Place of each candidate that is left among those of its group, 0 the best by DoC, the first of equals: int64 [C].
+        """Ranks the remaining candidates of each group by DoC, int64 [C]: 0 is the best; ties keep the file order.
 
-        groups: number of each candidate's group, int64 [C]. The place of one that is not left means nothing.
+        groups: group of each candidate, int64 [C]. Ranks of dropped candidates are undefined.
         """
         left = np.flatnonzero(self.kept)
         best_first = left[np.lexsort((-self._table.doc[left], groups[left]))]
@@ -179,28 +183,23 @@ class Selection:
 
     @cached_property
     def _sentences(self) -> np.ndarray:
-        """Number of each candidate's sentence, the same for those that differ in case and spaces only: int64 [C]."""
+        """Id of each candidate's sentence, ignoring case and spaces: int64 [C]."""
         numbers: dict[str, int] = {}
         of_value = [numbers.setdefault(" ".join(text.lower().split()), len(numbers)) for text in self._table.text.values]
         return np.array(of_value, np.int64)[self._table.text.codes]
 
     def _first_uses(self) -> np.ndarray:
-        """Places of the candidates that are left and whose sentence is not left to an earlier one of their mask: int64."""
+        """Indices of the remaining candidates, without those that repeat an earlier sentence of their mask: int64."""
         left = np.flatnonzero(self.kept)
-        return left[_first_places(_pairs(self._table.row, self._sentences)[left])]
+        return left[np.unique(_pairs(self._table.row, self._sentences)[left], return_index=True)[1]]
 
     def _ambiguous(self) -> np.ndarray:
-        """Whether each candidate's sentence is left to several masks of its image, bool [C]."""
+        """Marks candidates whose sentence remains for several masks of the image, bool [C]."""
         in_image = _pairs(self._images, self._sentences)
         sentences, masks = np.unique(in_image[self._first_uses()], return_counts=True)
         return np.isin(in_image, sentences[masks > 1])
 
 
 def _pairs(groups: np.ndarray, sentences: np.ndarray) -> np.ndarray:
-    """A number for each pair of a group and a sentence, int64 [C]."""
+    """Encodes (group, sentence) as one integer, int64 [C]."""
     return groups * (sentences.max(initial=0) + 1) + sentences
-
-
-def _first_places(numbers: np.ndarray) -> np.ndarray:
-    """Where each number is for the first time, int64."""
-    return np.unique(numbers, return_index=True)[1]

@@ -1,4 +1,4 @@
-"""Masks from elsewhere: the annotations of a COCO file or a REFER data set in place of pseudo masks."""
+"""Reads masks from the annotations of a COCO file or a REFER data set, in place of pseudo masks."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from pseudo_ris.records import ImageRecord
 from pseudo_ris.storage.mask_store import without_blank
 
 LARGEST_ID = 10**18 - 1
-"""What every reader of a pairs CSV takes as seg_id."""
+"""Largest seg_id that all readers of a pairs CSV accept."""
 
 
 @dataclass(frozen=True)
 class ImageAnnotations:
-    """The annotations of one image, used like store.StoredMasks: seg id -> JSON of the segmentation, ordered by seg id."""
+    """The annotations of one image; has the interface of mask_store.StoredMasks.
+
+    segmentations: seg id -> JSON of the segmentation, ordered by seg id.
+    """
 
     image: ListedImage
     segmentations: dict[int, bytes]
 
     def flat(self) -> list[Any]:
-        """All of it that a result depends on, for hashing."""
+        """Returns everything that results depend on, for hashing."""
         return [self.image.size, *(item for pair in self.segmentations.items() for item in pair)]
 
     def decode(self, height: int, width: int) -> tuple[list[int], np.ndarray]:
-        """Seg ids and masks bool [N, H, W], blank masks (all 0 or all 1) left out.
+        """Returns seg ids and masks, bool [N, H, W], without blank masks (all 0 or all 1).
 
-        Raises BadInputError when the file gives the image another size, a segmentation is damaged, or masks exist and all are
-        blank.
+        Raises BadInputError when the file states another image size, a segmentation is damaged, or all masks are blank.
         """
         if self.image.size not in (None, (height, width)):
             annotated = "x".join(map(str, reversed(self.image.size)))
             raise BadInputError(
-                f"{self.image.name}: {width}x{height} pixels upright, its annotations are for {annotated}; "
+                f"{self.image.name}: {width}x{height} pixels after EXIF rotation, but its annotations are for {annotated}; "
                 "give the image that was annotated"
             )
         masks = {seg_id: self._decode(seg_id, height, width) for seg_id in self.segmentations}
@@ -52,16 +54,16 @@ class ImageAnnotations:
         try:
             return decode_segmentation(json.loads(self.segmentations[seg_id]), height, width)
         except BadInputError as error:
-            raise BadInputError(f"{self.image.name}, annotation {seg_id}: {error}; mend or remove the annotation") from error
+            raise BadInputError(f"{self.image.name}, annotation {seg_id}: {error}; fix or remove the annotation") from error
 
 
-class GivenMasks:
-    """Reads annotations as masks, used like store.MaskStore; seg ids are annotation ids, or those an export noted beside them.
+class AnnotationMasks:
+    """Annotations as masks; has the interface of mask_store.MaskStore. Seg ids are `seg_id` where present, else annotation ids.
 
     Args:
-        path: the file they are from.
-        images: of that file, by image id.
-        segmentations: of each image id that has any: seg id -> JSON of the segmentation, which is all that is kept.
+        path: the annotation file.
+        images: image id -> image of that file.
+        segmentations: image id -> seg id -> JSON of the segmentation.
     """
 
     def __init__(self, path: Path, images: Mapping[str, ListedImage], segmentations: Mapping[str, Mapping[int, bytes]]) -> None:
@@ -70,10 +72,10 @@ class GivenMasks:
         self._segmentations = segmentations
 
     @classmethod
-    def of_coco(cls, path: Path, wanted: Collection[int] | None = None) -> GivenMasks:
-        """The annotations of a COCO file. wanted: ids of those to take; without, all but crowds, which are no single objects.
+    def of_coco(cls, path: Path, wanted: Collection[int] | None = None) -> AnnotationMasks:
+        """Reads a COCO file. wanted: ids of the annotations to use; None: all except crowds, which are not single objects.
 
-        Raises UserError that names the file, the entry and the field that do not fit.
+        Raises UserError that names the file, entry and field.
         """
         content = read_json(path)
         images = coco_images(content, path)
@@ -81,20 +83,20 @@ class GivenMasks:
         return cls(path, by_id, _segmentations(content, path, images, wanted))
 
     @classmethod
-    def of_refer(cls, path: Path, split: str) -> GivenMasks:
-        """The annotations that the refs of a split name; instances.json lies beside the refs file. Raises UserError."""
+    def of_refer(cls, path: Path, split: str) -> AnnotationMasks:
+        """Reads the annotations of the refs of a split from the instances.json beside the refs file. Raises UserError."""
         return cls.of_coco(path.with_name(INSTANCES), {ref.ann_id for ref in refs_of_split(path, split)})
 
     def read(self, record: ImageRecord) -> ImageAnnotations:
-        """The annotations of an image; none when the file lists the image and has none of it.
+        """Returns the annotations of an image, possibly none.
 
-        Raises BadInputError when the file does not list the image, or has another image by its id.
+        Raises BadInputError when the file does not list the image or uses its id for another image.
         """
         image = self._images.get(record.image_id)
         if image is None or _stem(image.name) != _stem(record.name):
             raise BadInputError(
                 f"{record.name}: {self.path} has no image of this name with the id {record.image_id}; "
-                "let --coco, --refer or --anns give the images their ids"
+                "list the images with --coco, --refer or --anns"
             )
         return ImageAnnotations(image, dict(sorted(self._segmentations.get(record.image_id, {}).items())))
 
@@ -102,7 +104,7 @@ class GivenMasks:
 def _segmentations(
     content: Any, path: Path, images: Mapping[int, ListedImage], wanted: Collection[int] | None
 ) -> dict[str, dict[int, bytes]]:
-    """Image id -> seg id -> JSON of the segmentation."""
+    """Returns image id -> seg id -> JSON of the segmentation."""
     found: dict[str, dict[int, bytes]] = defaultdict(dict)
     taken: set[int] = set()
     for entry, where in entries_of(content, path, "annotations"):
@@ -112,9 +114,9 @@ def _segmentations(
         image = images.get(field(entry, "image_id", int, where))
         seg_id = field(entry, "seg_id", int, where) if "seg_id" in entry else number
         if image is None:
-            raise UserError(f"{where}: image_id is not among the images; get the file again")
+            raise UserError(f"{where}: image_id is not in `images`; get the file again")
         if number in taken or seg_id in found[image.image_id] or not 0 <= seg_id <= LARGEST_ID:
-            raise UserError(f"{where}: id {str(number)[:40]} is there twice or no seg id (0 to 10^18 - 1); mend the file")
+            raise UserError(f"{where}: id {str(number)[:40]} is a duplicate or not a seg id (0 to 10^18 - 1); fix the file")
         taken.add(number)
         found[image.image_id][seg_id] = json.dumps(entry.get("segmentation")).encode()
     missing = sorted(set(wanted or ()) - taken)
@@ -124,5 +126,5 @@ def _segmentations(
 
 
 def _stem(name: str) -> str:
-    """What is left of a file name when an image is stored elsewhere or in another format."""
+    """Returns the part of a file name that stays the same in another folder or image format."""
     return PurePosixPath(name).stem

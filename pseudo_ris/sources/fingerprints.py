@@ -1,4 +1,4 @@
-"""What a stage's images and masks look like, without reading them."""
+"""Fingerprints of a stage's images and masks from file size and time, without reading the files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pseudo_ris.storage.compaction.fingerprints import NO_STAMP, stamp_of
 from pseudo_ris.storage.mask_store import MaskStore
 
 
-def image_stamps(source: SourceConfig, *settings: str) -> Callable[[ImageRecord], bytes]:
-    """A hash of an image's name, the size and time of its file and the settings; NO_STAMP when there is no such file.
+def image_fingerprints(source: SourceConfig, *settings: str) -> Callable[[ImageRecord], bytes]:
+    """Returns a function that hashes an image's name, its file's size and time, and the settings; NO_STAMP for missing files.
 
-    Of an image in an LMDB it is the LMDB that is looked at, once.
+    For images in an LMDB it uses the size and time of the LMDB, read once.
     """
     if source.lmdb:
         path = Path(source.lmdb)
@@ -31,9 +31,9 @@ def image_stamps(source: SourceConfig, *settings: str) -> Callable[[ImageRecord]
     return look
 
 
-def image_and_mask_stamps(config: CaptionGenerationConfig, *settings: str) -> Callable[[ImageRecord], bytes]:
-    """As image_stamps, with the image's masks; NO_STAMP where these are in files of their own, which have to be read."""
-    images, masks = image_stamps(config, *settings), _mask_versions(config)
+def image_and_mask_fingerprints(config: CaptionGenerationConfig, *settings: str) -> Callable[[ImageRecord], bytes]:
+    """Like image_fingerprints, but includes the masks; NO_STAMP if the masks are loose files, which would have to be read."""
+    images, masks = image_fingerprints(config, *settings), _mask_versions(config)
 
     def look(record: ImageRecord) -> bytes:
         image, version = images(record), masks(record)
@@ -43,7 +43,7 @@ def image_and_mask_stamps(config: CaptionGenerationConfig, *settings: str) -> Ca
 
 
 def _mask_versions(config: CaptionGenerationConfig) -> Callable[[ImageRecord], object | None]:
-    """What tells an image's masks from others: their key, where annotations are the masks their files' size and time."""
+    """Returns a function that identifies an image's masks by their archive key, or by size and time of the annotation files."""
     path = Path(config.masks)
     if config.mask_format != "folder":
         seen = _look_at(str(path)), _look_at(str(path.with_name(INSTANCES)))
@@ -54,9 +54,9 @@ def _mask_versions(config: CaptionGenerationConfig) -> Callable[[ImageRecord], o
 
 
 def _look_at(path: str) -> tuple[int, int] | None:
-    """Size in bytes and time in ns of a file, None when there is none; a million are looked at."""
+    """Returns a file's size in bytes and modification time in ns; None if it is missing."""
     try:
-        seen = os.stat(path)  # noqa: PTH116
+        seen = os.stat(path)  # noqa: PTH116 - faster than Path.stat for a million files
     except OSError:
         return None
     return seen.st_size, seen.st_mtime_ns

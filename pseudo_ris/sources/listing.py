@@ -1,4 +1,4 @@
-"""Where the images of a stage come from, and where stage 2's masks do: folders, annotation files, LMDBs."""
+"""Lists the images of a stage and opens stage 2's masks, from folders, annotation files or LMDBs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pseudo_ris.io.images import list_images, look_below
 from pseudo_ris.io.json_fields import coco_images, entries_of, field, read_json
 from pseudo_ris.io.safe_paths import check_name, file_inside, reader_inside
 from pseudo_ris.records import ImageRecord
-from pseudo_ris.sources.annotation_masks import GivenMasks
+from pseudo_ris.sources.annotation_masks import AnnotationMasks
 from pseudo_ris.storage.mask_store import MaskStore
 
 LISTS = ("coco", "refer", "anns", "lmdb")
@@ -29,15 +29,15 @@ LISTS = ("coco", "refer", "anns", "lmdb")
 
 @no_collection()
 def list_records(source: SourceConfig, masks: Path | None = None) -> list[ImageRecord]:
-    """The images of a stage, ordered by name; an image has the same id and bytes whichever source lists it.
+    """Returns the images of a stage, ordered by name; an image has the same id and bytes in every kind of source.
 
-    masks: the stage's folder of masks, which may be below that of the images. Prints what else is left out there.
-    Raises UserError when several lists are given, when a list cannot be read, gives an image two ids or names one that is not
-    there, and when a name leads out of the folder of images, also by a symbolic link: such a list is refused as a whole.
+    masks: the stage's folder of masks, which may lie inside the folder of images. Prints a notice about skipped files.
+    Raises UserError when several lists are given, or when a list cannot be read, gives an image two ids, or names a file that
+    is missing or outside the folder of images (also by a symbolic link).
     """
     given = [name for name in LISTS if getattr(source, name)]
     if len(given) > 1:
-        raise UserError(f"--{given[0]} and --{given[1]}: each says which images there are; give one of them")
+        raise UserError(f"--{given[0]} and --{given[1]}: both list the images; give only one")
     folder = Path(source.images)
     if source.coco:
         return find_images(folder, coco_names(Path(source.coco)))
@@ -53,31 +53,31 @@ def list_records(source: SourceConfig, masks: Path | None = None) -> list[ImageR
     return listing.records
 
 
-def open_masks(config: CaptionGenerationConfig) -> MaskStore | GivenMasks:
-    """The masks of stage 2 by its settings `masks` and `mask_format`. Raises UserError."""
+def open_masks(config: CaptionGenerationConfig) -> MaskStore | AnnotationMasks:
+    """Opens the masks of stage 2 as its settings `masks` and `mask_format` say. Raises UserError."""
     path = Path(config.masks)
     if config.mask_format == "coco":
-        return GivenMasks.of_coco(path)
+        return AnnotationMasks.of_coco(path)
     if config.mask_format == "refer":
-        return GivenMasks.of_refer(path, config.split)
+        return AnnotationMasks.of_refer(path, config.split)
     return MaskStore.existing(path)
 
 
 def reading_masks(config: CaptionGenerationConfig) -> AbstractContextManager[None]:
-    """Holds the masks of stage 2 for a run that reads them. Raises UserError when they are being written or not there."""
+    """Locks stage 2's masks for reading. Raises UserError when they are missing or being written."""
     return MaskStore.existing(Path(config.masks)).reading() if config.mask_format == "folder" else nullcontext()
 
 
 def coco_names(path: Path) -> dict[str, str]:
-    """File name -> image id, of a COCO file. Raises UserError."""
+    """Returns file name -> image id of a COCO file. Raises UserError."""
     images = coco_images(read_json(path), path).values()
     return _ids_by_name(((image.name, image.image_id) for image in images), path)
 
 
 def refer_names(path: Path, split: str) -> dict[str, str]:
-    """File name -> image id, of the images that the refs of a split are about.
+    """Returns file name -> image id of the images that the refs of a split name.
 
-    The names are those of instances.json where it lies beside `path`, otherwise the refs' own without their number
+    Names come from the instances.json beside `path`; without it, from the refs, with the added number removed
     (`COCO_train2014_000000000009_16.jpg` -> `COCO_train2014_000000000009.jpg`). Raises UserError.
     """
     refs = refs_of_split(path, split)
@@ -93,14 +93,14 @@ def refer_names(path: Path, split: str) -> dict[str, str]:
 
 
 def anns_names(path: Path) -> dict[str, str]:
-    """Image name -> image id, of ETRIS's or Pseudo-RIS's anns. Raises UserError."""
+    """Returns file name -> image id of an annotation file of ETRIS or Pseudo-RIS. Raises UserError."""
     return _ids_by_name((_name_and_id(entry, where) for entry, where in entries_of(read_json(path), path)), path)
 
 
 def lmdb_images(path: Path) -> list[ImageRecord]:
-    """The images of an LMDB of ETRIS, CRIS or Pseudo-RIS, one for each name, ordered by name; their bytes stay there.
+    """Returns the images of an LMDB of ETRIS, CRIS or Pseudo-RIS, one per name, ordered by name; bytes are read on demand.
 
-    Raises UserError that names what cannot be read, and when records of one name have different ids or images.
+    Raises UserError when a record cannot be read, or when records with one name have different ids or images.
     """
     records = RecordLmdb(path)
     listed = [(*_name_and_id(record.as_fields(), str(path)), digest(record.img)) for record in records]
@@ -109,14 +109,14 @@ def lmdb_images(path: Path) -> list[ImageRecord]:
     for number, (name, _, content) in enumerate(listed):
         first = numbers.setdefault(name, number)
         if listed[first][2] != content:
-            raise UserError(f"{path}: records {first} and {number} have different images named {name!r:.80}; mend the LMDB")
+            raise UserError(f"{path}: records {first} and {number} have different images named {name!r:.80}; fix the LMDB")
     return [ImageRecord(ids[name], name, partial(records.image_bytes, number)) for name, number in sorted(numbers.items())]
 
 
 def _name_and_id(entry: dict[str, Any], where: str) -> tuple[str, str]:
-    """Of the image in an entry of anns or in an LMDB's record.
+    """Returns name and id of the image in an annotation entry or LMDB record.
 
-    ETRIS and CRIS note no id, Pseudo-RIS `img_id`, exports `image_id` where the id is neither a number nor that of the name.
+    The id is `image_id` (our exports), else `img_id` (Pseudo-RIS), else derived from the name (ETRIS, CRIS).
     """
     name = field(entry, "img_name", str, where)
     if "image_id" in entry:
@@ -125,29 +125,28 @@ def _name_and_id(entry: dict[str, Any], where: str) -> tuple[str, str]:
 
 
 def _ids_by_name(named: Iterable[tuple[str, str]], path: Path) -> dict[str, str]:
-    """Raises UserError when a name has two ids or is none of a file, an id is no text for a file, or there is no name."""
+    """Raises UserError when there is no name, a name has two ids or is unsafe, or an id cannot be encoded as UTF-8."""
     ids: dict[str, str] = {}
     for name, image_id in named:
         if ids.setdefault(name, image_id) != image_id:
-            raise UserError(f"{path}: {name!r:.80} has the image ids {ids[name]!r:.40} and {image_id!r:.40}; mend the file")
+            raise UserError(f"{path}: {name!r:.80} has two image ids, {ids[name]!r:.40} and {image_id!r:.40}; fix the file")
     if not ids:
-        raise UserError(f"{path}: names no image; give a file that does")
+        raise UserError(f"{path}: lists no images; give a file that does")
     for name, image_id in ids.items():
         try:
             check_name(name)
             image_id.encode()
         except (BadInputError, UnicodeEncodeError) as error:
-            raise UserError(f"{path}: {error}; mend the file") from error
+            raise UserError(f"{path}: {error}; fix the file") from error
     return ids
 
 
 def find_images(folder: Path, listed: Mapping[str, str]) -> list[ImageRecord]:
-    """The images that an annotation file lists, ordered by relative path.
+    """Finds the images that an annotation file lists, ordered by relative path.
 
-    listed: name in the file -> image id. A name is a path relative to `folder`; where nothing is there, the file somewhere
-        below `folder` whose path ends in it: data sets leave out the folder their images come in.
-    Raises UserError when an image is not there, may be one of several files or is listed under two names, and when a name
-    leads out of the folder.
+    listed: name in the file -> image id. A name is a path relative to `folder`, or else the end of the path of a file below
+        `folder`, since data sets omit the folder in which their images come.
+    Raises UserError when an image is missing, ambiguous or listed under two names, or when a name leads out of the folder.
     """
     places = {name: name for name in listed}
     missing = _missing(folder, places)
@@ -156,18 +155,18 @@ def find_images(folder: Path, listed: Mapping[str, str]) -> list[ImageRecord]:
         missing = _missing(folder, {name: places[name] for name in missing})
     if missing:
         first = missing[min(missing)]
-        raise UserError(f"--images {folder}: {len(missing)} of {len(listed)} wanted images are not there, first {first}")
+        raise UserError(f"--images {folder}: {len(missing)} of {len(listed)} listed images are missing; first: {first}")
     names: dict[str, str] = {}
     for name, place in places.items():
         if names.setdefault(place, name) != name:
             raise UserError(
-                f"--images {folder}: {place} is listed as {names[place]!r:.80} and as {name!r:.80}; leave one of them"
+                f"--images {folder}: {place} is listed as {names[place]!r:.80} and as {name!r:.80}; remove one of them"
             )
     return [ImageRecord(listed[name], place, reader_inside(folder, place)) for place, name in sorted(names.items())]
 
 
 def _missing(folder: Path, places: Mapping[str, str]) -> dict[str, str]:
-    """Name -> reason, of those whose place is no file inside the folder."""
+    """Returns name -> reason for the names whose place is not a file inside the folder."""
     reasons: dict[str, str] = {}
     for name, place in places.items():
         try:
@@ -178,7 +177,7 @@ def _missing(folder: Path, places: Mapping[str, str]) -> dict[str, str]:
 
 
 def _search(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Name -> path, relative to `folder`, of the image that ends in it; without names that no path ends in."""
+    """Returns name -> relative path of the image whose path ends in the name, for the names that have one."""
     by_last_part: dict[str, list[str]] = defaultdict(list)
     for record in list_images(folder):
         by_last_part[record.name.rsplit("/", 1)[-1]].append(record.name)
@@ -187,7 +186,7 @@ def _search(folder: Path, names: Iterable[str]) -> dict[str, str]:
         fitting = [place for place in by_last_part[name.rsplit("/", 1)[-1]] if place.endswith(f"/{name}")]
         if len(fitting) > 1:
             raise UserError(
-                f"--images {folder}: {name!r:.80} may be {fitting[0]} or {fitting[1]}; give the folder that is meant"
+                f"--images {folder}: {name!r:.80} matches {fitting[0]} and {fitting[1]}; give a more specific folder"
             )
         if fitting:
             places[name] = fitting[0]

@@ -28,7 +28,7 @@ from pseudo_ris.runtime.engine.run import run_loop
 from pseudo_ris.runtime.image_loop import ImageLoop
 from pseudo_ris.runtime.runs import Run
 from pseudo_ris.runtime.shares import Shard
-from pseudo_ris.sources.fingerprints import image_and_mask_stamps
+from pseudo_ris.sources.fingerprints import image_and_mask_fingerprints
 from pseudo_ris.sources.listing import list_records, open_masks, reading_masks
 from pseudo_ris.storage.caption_parts import PartStore
 from pseudo_ris.storage.compaction.compactor import compacting
@@ -105,7 +105,7 @@ def settings_of(config: CaptionGenerationConfig) -> str:
 
 def look_of(config: CaptionGenerationConfig) -> Callable[[ImageRecord], bytes]:
     """What tells an image that has changed, or its masks, since its expressions were made."""
-    return image_and_mask_stamps(config, settings_of(config))
+    return image_and_mask_fingerprints(config, settings_of(config))
 
 
 def put_together(config: CaptionGenerationConfig, parts: PartStore, run: Run) -> None:

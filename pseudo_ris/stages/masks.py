@@ -23,7 +23,7 @@ from pseudo_ris.runtime.engine.run import run_loop
 from pseudo_ris.runtime.image_loop import ImageLoop
 from pseudo_ris.runtime.runs import Run
 from pseudo_ris.runtime.shares import Shard
-from pseudo_ris.sources.fingerprints import image_stamps
+from pseudo_ris.sources.fingerprints import image_fingerprints
 from pseudo_ris.sources.listing import list_records
 from pseudo_ris.storage.compaction.compactor import compacting
 from pseudo_ris.storage.mask_store import MaskStore
@@ -81,4 +81,4 @@ def settings_of(config: MaskGenerationConfig) -> str:
 
 def look_of(config: MaskGenerationConfig) -> Callable[[ImageRecord], bytes]:
     """What tells an image that has changed since its masks were made."""
-    return image_stamps(config, settings_of(config))
+    return image_fingerprints(config, settings_of(config))

@@ -15,9 +15,8 @@ from random_sets import image, thing
 
 from pseudo_ris.cli.main import main
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.formats.registry import FORMATS, Format, Writing, write_verified
+from pseudo_ris.formats.registry import FORMATS, Format, Writing, compare, write_verified
 from pseudo_ris.formats.unpack import unpack
-from pseudo_ris.formats.verify import compare
 from pseudo_ris.world.coco_writer import load_coco_scenes
 
 ROOT = Path(__file__).parents[2]
@@ -104,9 +103,9 @@ def test_converting_there_and_back_changes_nothing(tmp_path, stage_2):
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_there_is_left_alone(tmp_path, name):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(UserError, match="out: exists already"):
+    with pytest.raises(UserError, match="out: already exists"):
         FORMATS[name].write(tmp_path / "out", [image()], Writing())
-    with pytest.raises(UserError, match="out: exists already"):
+    with pytest.raises(UserError, match="out: already exists"):
         main(["convert", "--from", name, str(tmp_path), "--to", name, str(tmp_path / "out")])
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -127,13 +126,13 @@ def test_a_set_that_is_done_is_found_to_be_done(tmp_path, lasting_stage_2, capsy
     first, second = capsys.readouterr().out.splitlines()
     assert second == first.replace("written to", "already in")
     assert all_files(out) == before
-    with pytest.raises(UserError, match=f"{out}: exists already and is not this set .*; choose another place") as caught:
+    with pytest.raises(UserError, match=f"{out}: already exists and is not this set .*; choose another path") as caught:
         main([*command, "--all"])
     assert "write it again" not in str(caught.value)
     largest = max(before, key=lambda path: len(before[path][1]))
     with largest.open("rb+") as file:
         file.truncate(len(before[largest][1]) // 2)
-    with pytest.raises(UserError, match=f"{out}: exists already and is not this set .*; choose another place"):
+    with pytest.raises(UserError, match=f"{out}: already exists and is not this set .*; choose another path"):
         main(command)
 
 
@@ -151,7 +150,7 @@ def test_a_set_of_another_form_is_not_taken_for_the_one_that_is_wanted(tmp_path,
     assert main(["export", "--to", first[-1], *first[:-1], out, *lasting_stage_2]) == 0
     options = [word for word in then if word.startswith("--")]
     kind = next(word for word in then if not word.startswith("--"))
-    with pytest.raises(UserError, match="out: exists already"):
+    with pytest.raises(UserError, match="out: already exists"):
         main(["export", "--to", kind, *options, out, *lasting_stage_2])
 
 
@@ -205,12 +204,12 @@ def test_errors_are_one_line_and_exit_code_2(tmp_path):
     ("found", "message"),
     [
         ([], "image '7', split train: is missing"),
-        ([image("7", (thing(1, "a", "b"),)), image("8")], "image '8', split train: is there, but was not written"),
-        ([image("7", (thing(1, "a", "b"),), width=13)], "image '7', split train: width is not"),
-        ([image("7")], "image '7', split train: objects is not"),
-        ([image("7", (thing(1, "a", "B"),))], "image '7', split train: sentences of ref 1 is not"),
-        ([image("7", (thing(1, "a", "b", category_id=2),))], "category_id of ref 1 is not"),
-        ([image("7", (thing(1, "a", "b"),), read=lambda: b"")], "its bytes are not"),
+        ([image("7", (thing(1, "a", "b"),)), image("8")], "image '8', split train: was not in the input"),
+        ([image("7", (thing(1, "a", "b"),), width=13)], "image '7', split train: width differs"),
+        ([image("7")], "image '7', split train: objects differs"),
+        ([image("7", (thing(1, "a", "B"),))], "image '7', split train: sentences of ref 1 differs"),
+        ([image("7", (thing(1, "a", "b", category_id=2),))], "category_id of ref 1 differs"),
+        ([image("7", (thing(1, "a", "b"),), read=lambda: b"")], "its bytes differ"),
     ],
 )
 def test_the_first_difference_is_named(found, message):
@@ -248,6 +247,6 @@ def test_unpack_gives_the_folders_that_pairs_were_made_of(stage_2, tmp_path, nam
 
 def test_unpack_refuses_ids_that_lead_elsewhere(tmp_path):
     odd = dataclasses.replace(image("a", [thing(0)]), image_id="..")
-    with pytest.raises(UserError, match="its id is no name of a folder"):
+    with pytest.raises(UserError, match="image_id is not a valid folder name"):
         unpack([odd], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -84,7 +84,7 @@ def test_no_target_is_written_as_grefcoco_has_it(tmp_path):
         (ref(1, None, [1]), "entry 0: ann_id is neither"),
         (ref(1, [11], "x"), "entry 0: category_id is neither"),
         (ref(1, [-1], [-1], mask={"object_id": 1}), "mask: seg_id is missing"),
-        (ref(1, [-1], [-1], image_id=6), "image 6: is not among the images"),
+        (ref(1, [-1], [-1], image_id=6), "image 6: is not in `images`"),
         (ref(1, [11], [1], sentences=[{"sent": "x"}]), "sent_id is missing"),
         ([], "entry 0: is no object"),
     ],

@@ -98,7 +98,7 @@ def test_missing_files_and_other_columns_are_refused(tmp_path, path):
     [
         ({"image_id": None}, "row 0: image_id is missing"),
         ({"file_name": "../x"}, "name: '../x' is no path inside"),
-        ({"samples": [None]}, "row 0, sample 0: is no object"),
+        ({"samples": [None]}, "row 0, sample 0: is not a JSON object"),
         ({"samples": [{"id": 1, "mask": {"size": [1]}}]}, "row 0, sample 0: object_id is missing"),
     ],
 )

@@ -88,7 +88,7 @@ def test_lookups_find_what_lmdb_finds_in_deep_trees_and_after_deletions(tmp_path
 
 def test_an_empty_lmdb_holds_nothing(tmp_path):
     assert LmdbFile(write(tmp_path / "x.lmdb", {})).get(b"0") is None
-    with pytest.raises(UserError, match="key __len__: is not there; give an LMDB of ETRIS"):
+    with pytest.raises(UserError, match="key __len__: is missing; give an LMDB of ETRIS"):
         RecordLmdb(tmp_path / "x.lmdb").keys  # noqa: B018
 
 
@@ -145,14 +145,14 @@ def test_a_pickled_reader_opens_nothing_until_it_reads(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([1], "holds a list, not the fields of a record"),
-        ({**FIELDS, "img": "text"}, "img is missing or no bytes"),
-        ({key: value for key, value in FIELDS.items() if key != "mask"}, "mask is missing or no bytes"),
-        ({**FIELDS, "cat": True}, "cat is missing or no int"),
-        ({**FIELDS, "img_id": "9"}, "img_id is missing or no int"),
-        ({**FIELDS, "num_sents": 3}, "sents are not num_sents texts"),
-        ({**FIELDS, "sents": ["a", 1]}, "sents are not num_sents texts"),
-        (pickle.dumps({**FIELDS, "seg_id": 2**70}, 5), "seg_id is missing or no int"),
+        ([1], "is list, not a dict"),
+        ({**FIELDS, "img": "text"}, "img is missing or no"),
+        ({key: value for key, value in FIELDS.items() if key != "mask"}, "mask is missing or no"),
+        ({**FIELDS, "cat": True}, "cat is missing or no"),
+        ({**FIELDS, "img_id": "9"}, "img_id is missing or no"),
+        ({**FIELDS, "num_sents": 3}, "sents is not a list of num_sents texts"),
+        ({**FIELDS, "sents": ["a", 1]}, "sents is not a list of num_sents texts"),
+        (pickle.dumps({**FIELDS, "seg_id": 2**70}, 5), "seg_id is missing or no"),
         (pickle.dumps(Path("a"), 5), "it asks for pathlib"),
         (pickle.dumps(FIELDS, 5)[:-9], "not a pickle of plain data"),
         (b"hello", "neither a pickle nor pyarrow's old layout"),

@@ -135,10 +135,10 @@ def changed(folder: Path, **changes) -> Path:
         ({"ann_id": 7}, "ref 0: .*has no annotation 7 of image 900001"),
         ({"ann_id": 502}, "ref 0: .*has no annotation 502 of image 900001"),
         ({"image_id": 7}, "ref 0: .*has no annotation 501 of image 7"),
-        ({"ref_id": 12}, "ref_id: 12 is there twice"),
-        ({"ref_id": 10**5000}, "ref 0: ref_id is missing or no int"),
-        ({"split": "../../x"}, "split: '../../x' is no name"),
-        ({"split": os.sep}, "split: '/' is no name"),
+        ({"ref_id": 12}, "ref_id: 12 is a duplicate"),
+        ({"ref_id": 10**5000}, "ref 0: ref_id is missing or no"),
+        ({"split": "../../x"}, "split: '../../x' is not a valid name"),
+        ({"split": os.sep}, "split: '/' is not a valid name"),
     ],
 )
 def test_refs_that_do_not_fit_are_named(tmp_path, changes, message):
@@ -148,7 +148,7 @@ def test_refs_that_do_not_fit_are_named(tmp_path, changes, message):
 
 
 def test_a_folder_without_or_with_several_sets_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"must hold one refs\(\*\).p, has none"):
+    with pytest.raises(UserError, match=r"must contain one refs\(\*\).p, has none"):
         list(read_refer(tmp_path))
     for name in ("a", "b"):
         shutil.copytree(SET, tmp_path / name)

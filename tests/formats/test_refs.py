@@ -76,12 +76,12 @@ def test_names_without_a_ref_s_number_stay():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": 1}, "holds a dict, not a list of refs"),
-        ([ref(), [1]], "ref 1: sentences is missing or no list"),
-        ([ref(image_id="9")], "ref 0: image_id is missing or no int"),
-        ([ref(split=None)], "ref 0: split is missing or no str"),
-        ([ref(sent_ids=["a"])], "ref 0: sent_ids must be int each"),
-        ([ref(sentences=[{"sent_id": 1, "sent": "x", "raw": "x"}])], "ref 0, sentence 0: tokens is missing or no list"),
+        ({"a": 1}, "is dict, not a list of refs"),
+        ([ref(), [1]], "ref 1: sentences is missing or no"),
+        ([ref(image_id="9")], "ref 0: image_id is missing or no"),
+        ([ref(split=None)], "ref 0: split is missing or no"),
+        ([ref(sent_ids=["a"])], "ref 0: sent_ids: each entry must be int"),
+        ([ref(sentences=[{"sent_id": 1, "sent": "x", "raw": "x"}])], "ref 0, sentence 0: tokens is missing or no"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, content, message):

@@ -51,20 +51,20 @@ def entry(name: str, data: bytes = b"", **changes) -> tuple[tarfile.TarInfo, byt
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([entry("../0.png", b"x")], r"member '../0.png': is no plain file"),
-        ([entry("/0.png", b"x")], "is no plain file"),
-        ([entry("a/0.png", b"x")], "is no plain file"),
-        ([entry("0", b"x")], "is no plain file"),
-        ([entry("0.png", type=tarfile.SYMTYPE, linkname="/etc/hostname")], "is no plain file"),
-        ([entry("0.png", type=tarfile.LNKTYPE, linkname="1.png")], "is no plain file"),
-        ([entry("0.png", type=tarfile.DIRTYPE)], "is no plain file"),
-        ([entry("0.png", type=tarfile.FIFOTYPE)], "is no plain file"),
+        ([entry("../0.png", b"x")], r"member '../0.png': is not a complete regular file"),
+        ([entry("/0.png", b"x")], "is not a complete regular file"),
+        ([entry("a/0.png", b"x")], "is not a complete regular file"),
+        ([entry("0", b"x")], "is not a complete regular file"),
+        ([entry("0.png", type=tarfile.SYMTYPE, linkname="/etc/hostname")], "is not a complete regular file"),
+        ([entry("0.png", type=tarfile.LNKTYPE, linkname="1.png")], "is not a complete regular file"),
+        ([entry("0.png", type=tarfile.DIRTYPE)], "is not a complete regular file"),
+        ([entry("0.png", type=tarfile.FIFOTYPE)], "is not a complete regular file"),
         ([entry("0.png", b"x")], "member '0.png': has no .json"),
-        ([entry("0.json", b"{}")], "member '0.json': no image of this key"),
-        ([entry("0.png", b"x"), entry("1.json", b"{}")], "member '1.json': no image of this key"),
-        ([entry("0.png", b"x"), entry("1.png", b"x")], "member '1.png': follows another image"),
+        ([entry("0.json", b"{}")], "member '0.json': no image with this key"),
+        ([entry("0.png", b"x"), entry("1.json", b"{}")], "member '1.json': no image with this key"),
+        ([entry("0.png", b"x"), entry("1.png", b"x")], "member '1.png': .*image before it has no .json"),
         ([entry("0.png", b"x"), entry("0.json", b"{")], "member '0.json': not JSON"),
-        ([entry("0.png", b"x"), entry("0.json", b"[]")], "member '0.json': holds no object"),
+        ([entry("0.png", b"x"), entry("0.json", b"[]")], "member '0.json': is not a JSON object"),
         ([entry("0.png", b"x"), entry("0.json", b"{}")], "member '0.json': image_id is missing"),
     ],
 )
@@ -79,7 +79,7 @@ def test_members_that_do_not_fit_are_named(tmp_path, members, message):
 
 
 def test_what_is_no_archive_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"holds no \.tar"):
+    with pytest.raises(UserError, match=r"contains no \.tar"):
         list(read_webdataset(tmp_path))
     write_webdataset(tmp_path / "out", [image()], "x")
     whole = (tmp_path / "out" / "x-000000.tar").read_bytes()

@@ -16,7 +16,7 @@ from pseudo_ris.records import CaptionRecord, ImageRecord, MaskCaptions, MaskRec
 from pseudo_ris.runtime.image_loop import Outcome
 from pseudo_ris.runtime.runs import Run
 from pseudo_ris.runtime.shares import ALL
-from pseudo_ris.sources.fingerprints import image_stamps
+from pseudo_ris.sources.fingerprints import image_fingerprints
 from pseudo_ris.storage.caption_parts import Part, PartStore
 from pseudo_ris.storage.compaction.compactor import compacting
 from pseudo_ris.storage.mask_store import MaskStore, StoredMasks
@@ -89,7 +89,7 @@ def run_stage(
 ) -> Run:
     """A run of the stage; images end in list order, or with `seed` in any. `each` is called with every image looked at."""
     records = list_images(images)
-    look = image_stamps(SourceConfig(images=str(images)), settings)
+    look = image_fingerprints(SourceConfig(images=str(images)), settings)
     with (
         stage.store.working(ALL),
         compacting(stage.store, records, size, ALL, lambda: look) as keeper,

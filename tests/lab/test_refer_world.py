@@ -174,7 +174,7 @@ def test_workers_change_nothing(world):
 
 def test_a_folder_that_exists_is_left_alone(folder):
     before = json.loads((folder / "drawn" / "kinds.json").read_text())
-    with pytest.raises(UserError, match="exists already; choose another place or remove it first"):
+    with pytest.raises(UserError, match="already exists; choose another path or remove it first"):
         refer_world_command.main(["--out", str(folder)])
     assert json.loads((folder / "drawn" / "kinds.json").read_text()) == before
 

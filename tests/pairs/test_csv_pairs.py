@@ -94,7 +94,7 @@ def test_masks_are_of_the_image_as_it_is_looked_at(run):
     assert upright_size(file.getvalue(), "x") == (12, 10)
     run.add("a.jpg", 0, {"x": 1.0})
     (run.root / "images" / "a.jpg").write_bytes(file.getvalue())
-    with pytest.raises(UserError, match="12x10 pixels, its image has 10x12"):
+    with pytest.raises(UserError, match="12x10 pixels, but the image has 10x12"):
         run.read()
     run.mask("a", 0, np.eye(12, 10, dtype=bool))
     (only,) = run.read()
@@ -107,8 +107,8 @@ def test_masks_are_of_the_image_as_it_is_looked_at(run):
         ("img_name", "../secret.png", "no path inside"),
         ("img_name", "link.png", "leads out of"),
         ("img_name", "none.png", "no such file"),
-        ("img_id", "..", "no name of a folder"),
-        ("img_id", "a/../../x", "no name of a folder"),
+        ("img_id", "..", "not a valid folder name"),
+        ("img_id", "a/../../x", "not a valid folder name"),
         ("img_id", "linked", "leads out of"),
         ("seg_id", 9, "a/9.png.*: no such file"),
         ("pseudo_caption", '["\\ud800"]', "surrogate"),
@@ -153,7 +153,7 @@ def test_an_image_of_two_names_or_in_two_places_is_refused(run):
     run.rows[1][1] = "a.png"
     run.add("c.png", 1, {"x": 2.0})
     run.rows = [run.rows[0], run.rows[2], run.rows[1]]
-    with pytest.raises(UserError, match="twice in split train"):
+    with pytest.raises(UserError, match="duplicate in split train"):
         run.read()
 
 

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from random_sets import image, sets, thing
 
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.pairs.pair_set import Rle, check_image, sound_images
+from pseudo_ris.pairs.pair_set import Rle, check_image, checked_images
 
 masks = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
@@ -125,22 +125,22 @@ def test_what_no_format_could_hold_is_named(field, changes):
 @pytest.mark.parametrize(
     ("message", "second"),
     [
-        ("twice in split train", image("7")),
-        ("stands for", image("7", split="val", name="x.png")),
-        ("stands for", image("7", split="val", height=11)),
-        ("is also that of image '7'", image("8", name="7.png")),
-        ("ref_id: 1 is there twice", image("8", (thing(1),))),
-        ("object_id: 1 has two", image("8", (thing(2, object_id=1),))),
-        ("object_id: 1 has two", image("7", (thing(2, object_id=1, seg_id=1),), split="val")),
+        ("duplicate in split train", image("7")),
+        ("image_id: used for both", image("7", split="val", name="x.png")),
+        ("image_id: used for both", image("7", split="val", height=11)),
+        ("is also the name of image '7'", image("8", name="7.png")),
+        ("ref_id: 1 is a duplicate", image("8", (thing(1),))),
+        ("object_id: 1 is used for two", image("8", (thing(2, object_id=1),))),
+        ("object_id: 1 is used for two", image("7", (thing(2, object_id=1, seg_id=1),), split="val")),
     ],
 )
 def test_images_that_contradict_each_other_are_named(message, second):
     with pytest.raises(UserError, match=message) as caught:
-        list(sound_images([image("7", (thing(1),)), second], "here"))
+        list(checked_images([image("7", (thing(1),)), second], "here"))
     assert str(caught.value).startswith("here, image ")
 
 
 @settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None)
 @given(sets())
 def test_sound_sets_pass(images):
-    assert list(sound_images(images, "here")) == images
+    assert list(checked_images(images, "here")) == images

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pseudo_ris.errors import UserError
-from pseudo_ris.pairs.mask_areas import area_shares
+from pseudo_ris.pairs.selection import area_shares
 from pseudo_ris.records import ImageRecord, MaskRecord
 from pseudo_ris.storage.mask_store import MaskStore
 
@@ -50,10 +50,10 @@ def test_recorded_areas_need_no_mask_file(folder):
         ("7", 1, "7.json: has no mask 1; give the folder"),
         ("a__b", 2, "a__b/2.png.*: no such file"),
         ("8", 0, "8/0.png.*: no such file"),
-        ("..", 0, "names no folder; mend the pairs CSV"),
-        ("/etc", 0, "names no folder; mend the pairs CSV"),
-        ("a\0b", 0, "names no folder; mend the pairs CSV"),
-        ("", 0, "names no folder; mend the pairs CSV"),
+        ("..", 0, "fix the pairs CSV"),
+        ("/etc", 0, "fix the pairs CSV"),
+        ("a\0b", 0, "fix the pairs CSV"),
+        ("", 0, "fix the pairs CSV"),
         ("x" * 5000, 0, "cannot be a file|no such file"),
     ],
 )
@@ -75,15 +75,15 @@ def test_links_out_of_the_folder_are_not_followed(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": [10]}, "size is no height and width"),
-        ({"size": [0, 20]}, "size is no height and width"),
-        ({"size": [True, 20]}, "size is no height and width"),
-        ({"size": None}, "size is no height and width"),
+        ({"size": [10]}, "size is not"),
+        ({"size": [0, 20]}, "size is not"),
+        ({"size": [True, 20]}, "size is not"),
+        ({"size": None}, "size is not"),
         ({"masks": None}, "has no list masks"),
         ({"masks": [1]}, "masks 0"),
         ({"masks": [{"seg_id": "0", "area": 1}]}, "seg_id"),
         ({"masks": [{"seg_id": 0, "area": 0.5}]}, "area"),
-        ({"masks": [{"seg_id": 0, "area": 201}]}, "area of mask 0 is not from 0 to 200"),
+        ({"masks": [{"seg_id": 0, "area": 201}]}, "area of mask 0 is not between 0 and 200"),
         ({"masks": [{"seg_id": 0, "area": -1}]}, "area of mask 0"),
     ],
 )

@@ -148,14 +148,14 @@ def test_the_table_follows_the_rules_order_and_adds_up(pairs, tmp_path, capsys):
         "masks of at least 0.1 of the image",
         "masks of at most 0.9 of the image",
         "at most 17 CLIP tokens",
-        "each sentence once a mask",
+        "each sentence once per mask",
         "uniqueness > 1",
         "correctness > 2",
-        "DoC > 1.2, or an only mask's better half",
-        "fallback: all of a mask where none passes",
-        "no sentence of two masks of an image",
-        "best 1 of a mask",
-        "best 1 of an image",
+        "DoC > 1.2, or the better half of an only mask",
+        "fallback: all candidates of masks where none passes",
+        "no sentence shared by masks of an image",
+        "best 1 per mask",
+        "best 1 per image",
     ]
     counts = [[int(cell) for cell in re.split("  +", line)[1:]] for line in lines[1:-1]]
     assert counts[0] == [0, 12, 0, 4]
@@ -175,7 +175,7 @@ def test_masks_that_are_too_large_lose_all_candidates(pairs, tmp_path):
         (meta / f"{image}.json").write_text(json.dumps({"size": [5, 10], "masks": masks}))
     select(pairs, tmp_path / "out.csv", SelectionRules(min_area=0.02, max_area=0.6), tmp_path / "masks")
     assert sentences(tmp_path / "out.csv").keys() == {("7", 2), ("7", 4), ("8", 1)}
-    with pytest.raises(UserError, match="give it by --masks"):
+    with pytest.raises(UserError, match="with --masks"):
         select(pairs, tmp_path / "out.csv", SelectionRules(min_area=0.02))
 
 
@@ -191,7 +191,7 @@ def test_nothing_left_is_a_file_of_a_header(pairs, tmp_path):
 def test_the_input_is_not_replaced(pairs, tmp_path, output):
     (tmp_path / "link.csv").symlink_to(pairs)
     before = pairs.read_bytes()
-    with pytest.raises(UserError, match=r"would replace .* the input; give another name"):
+    with pytest.raises(UserError, match=r"would replace the input .*; give another name"):
         select(pairs, tmp_path / output.format(here=tmp_path.name), EVERYTHING)
     assert pairs.read_bytes() == before
 
@@ -199,24 +199,24 @@ def test_the_input_is_not_replaced(pairs, tmp_path, output):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[1.5, 1.5, 3.0, 0.9]", "[1.5, 1.5, 3.0]", "row 2, column doc: 3 entries, num_sent says 4"),
-        ("[1.5, 1.5, 3.0, 0.9]", "[1.5, 1.5, 3.0, NaN]", "row 2, column doc: holds NaN or an infinite number"),
-        ("[1.5, 1.5, 3.0, 0.9]", "[1.5, 1.5, 3.0, 1e999]", "row 2, column doc: holds NaN or an infinite number"),
-        ("[1.5, 1.5, 3.0, 0.9]", f"[1.5, 1.5, 3.0, 1{'0' * 400}]", "row 2, column doc: holds NaN or an infinite number"),
+        ("[1.5, 1.5, 3.0, 0.9]", "[1.5, 1.5, 3.0]", "row 2, column doc: 3 entries, num_sent is 4"),
+        ("[1.5, 1.5, 3.0, 0.9]", "[1.5, 1.5, 3.0, NaN]", "row 2, column doc: contains NaN or infinity"),
+        ("[1.5, 1.5, 3.0, 0.9]", "[1.5, 1.5, 3.0, 1e999]", "row 2, column doc: contains NaN or infinity"),
+        ("[1.5, 1.5, 3.0, 0.9]", f"[1.5, 1.5, 3.0, 1{'0' * 400}]", "row 2, column doc: contains NaN or infinity"),
         ("[1.5, 1.5, 3.0, 0.9]", "[1.5, 1.5, 3.0, true]", "row 2, column doc: an entry is bool, not a number"),
         ('"[1.5, 1.5, 3.0, 0.9]"', '"[1.5, 1.5, 3.0, ""0.9""]"', "row 2, column doc: an entry is str, not a number"),
         ("[1.5, 1.5, 3.0, 0.9]", "[" * 100_000, "row 2, column doc: not a list literal"),
-        ("[1.5, 1.5, 3.0, 0.9]", "{}", "row 2, column doc: a dict, not a list"),
-        ("[4, 4]", "[4, -2]", "row 3, column rival: holds a number that is no seg_id"),
-        ("[4, 4]", "[4, 9223372036854775808]", "row 3, column rival: holds a number that is no seg_id"),
-        ('""x""', "2", "row 2, column pseudo_caption: an entry is int, not text"),
-        ('""x""', '""\\ud83d""', "row 2, column pseudo_caption: holds half a character"),
-        (",8,1,3,", ",8,-1,3,", "row 5, column seg_id: '-1' is no whole number"),
+        ("[1.5, 1.5, 3.0, 0.9]", "{}", "row 2, column doc: is dict, not a list"),
+        ("[4, 4]", "[4, -2]", "row 3, column rival: contains a number that is neither a seg_id"),
+        ("[4, 4]", "[4, 9223372036854775808]", "row 3, column rival: contains a number that is neither a seg_id"),
+        ('""x""', "2", "row 2, column pseudo_caption: an entry is int, not str"),
+        ('""x""', '""\\ud83d""', "row 2, column pseudo_caption: contains a lone surrogate"),
+        (",8,1,3,", ",8,-1,3,", "row 5, column seg_id: '-1' is not an integer"),
         (",8,1,3,", f",8,{'9' * 30},3,", "row 5, column seg_id"),
         ('6.0]",1,', '6.0]",2,', "row 5, column one_mask: '2' is neither 0 nor 1"),
         ("\n3,8.jpg", "\n8.jpg", "row 5: 15 cells, the header has 16"),
-        ("uniqueness", "doc", "column doc is there twice"),
-        ("uniqueness", "extra", "column extra is none of stage 2's"),
+        ("uniqueness", "doc", "duplicate column doc"),
+        ("uniqueness", "extra", "column extra is not a column of stage 2"),
         ("one_mask", "one_masks", "no column one_mask"),
         ("\n1,", '\n1"x,', ""),
     ],

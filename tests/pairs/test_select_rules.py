@@ -151,7 +151,8 @@ def selections(draw):
 def check_against_the_loop(rows, rules, shares, path):
     table, selection = selected(write_rows(rows, path), rules, shares)
     left, counts = choose(rows, rules, shares)
-    places = [(int(r), int(c)) for r, c in zip(table.row, np.arange(len(table.row)) - table.bounds[table.row], strict=True)]
+    columns = np.arange(len(table.row)) - np.searchsorted(table.row, table.row)
+    places = [(int(r), int(c)) for r, c in zip(table.row, columns, strict=True)]
     assert [place for place, kept in zip(places, selection.kept, strict=True) if kept] == left
     assert [(step.candidates, step.masks) for step in selection.steps] == counts
 
@@ -176,7 +177,7 @@ def test_the_papers_preset_is_the_release_s_choice(rows, tmp_path_factory):
     path = write_rows(rows, tmp_path_factory.getbasetemp() / "pairs.csv")
     table, selection = selected(path, PRESETS["paper"])
     for number, row in enumerate(rows):
-        kept = selection.kept[table.bounds[number] : table.bounds[number + 1]].tolist()
+        kept = selection.kept[table.row == number].tolist()
         docs = row["doc"]
         if row["one_mask"]:
             assert sum(kept) == (len(docs) + 1) // 2
@@ -197,7 +198,7 @@ def test_the_doc_rule_alone_is_kept_candidates(rows, threshold, fallback, tmp_pa
     for number, row in enumerate(rows):
         records = [CaptionRecord(str(c), "", "", "", 1.0, 1.0, 1.0, 1.0, doc, None) for c, doc in enumerate(row["doc"])]
         expected = kept_candidates(MaskCaptions(0, bool(row["one_mask"]), tuple(records)), threshold, fallback)
-        kept = np.flatnonzero(selection.kept[table.bounds[number] : table.bounds[number + 1]])
+        kept = np.flatnonzero(selection.kept[table.row == number])
         assert kept.tolist() == [int(record.text) for record in expected]
 
 
@@ -210,7 +211,6 @@ def test_the_table_holds_the_rows_of_the_file(rows, tmp_path_factory):
     assert table.image_id.strings().tolist() == [row["img_id"] for row in read]
     assert table.seg_id.tolist() == [row["seg_id"] for row in read]
     assert table.one_mask.tolist() == [row["one_mask"] for row in read]
-    assert np.diff(table.bounds).tolist() == [row["num_sent"] for row in read]
     assert table.row.tolist() == [number for number, row in enumerate(read) for _ in range(row["num_sent"])]
     columns = {**table.scores, "rival": table.rival, **{name: column.strings() for name, column in table.texts.items()}}
     for name, values in columns.items():
@@ -223,7 +223,7 @@ def test_a_file_of_the_papers_columns_can_be_read_and_selected_by_doc(tmp_path):
     table, selection = selected(path, PRESETS["recommended"])
     assert table.rival is None and table.scores.keys() == {"doc"} and table.texts.keys() == {"pseudo_caption"}
     assert selection.kept.tolist() == [True, False]
-    with pytest.raises(UserError, match="no column uniqueness; leave --uniqueness out"):
+    with pytest.raises(UserError, match="no column uniqueness; omit --uniqueness"):
         selected(path, SelectionRules(uniqueness=1.0))
 
 
@@ -234,7 +234,7 @@ def test_a_file_of_the_papers_columns_can_be_read_and_selected_by_doc(tmp_path):
         ({"uniqueness": float("inf")}, "--uniqueness inf"),
         ({"max_tokens": 0}, "--max-tokens 0: must be 1 or more"),
         ({"top_k": -1}, "--top-k -1"),
-        ({"min_area": 1.5}, "--min-area 1.5: must be a share"),
+        ({"min_area": 1.5}, "--min-area 1.5: must be a fraction"),
         ({"max_area": float("nan")}, "--max-area nan"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from random_sets import image
 
 from pseudo_ris.errors import UserError
-from pseudo_ris.pairs.split import split_of, with_splits
+from pseudo_ris.pairs.pair_set import split_of, with_splits
 
 IDS = [str(number) for number in range(4000)]
 

@@ -13,7 +13,7 @@ from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.files import digest
 from pseudo_ris.io.segmentation import decode_segmentation
 from pseudo_ris.records import ImageRecord
-from pseudo_ris.sources.annotation_masks import GivenMasks
+from pseudo_ris.sources.annotation_masks import AnnotationMasks
 
 ROOT = Path(__file__).parents[2]
 REFER = ROOT / "tests" / "formats" / "golden" / "refcoco" / "refs(unc).p"
@@ -44,11 +44,11 @@ def written(folder: Path, *annotations: dict, images: tuple[dict, ...] = (image(
     return path
 
 
-def given(folder: Path, *annotations: dict, images: tuple[dict, ...] = (image(),)) -> GivenMasks:
-    return GivenMasks.of_coco(written(folder, *annotations, images=images))
+def given(folder: Path, *annotations: dict, images: tuple[dict, ...] = (image(),)) -> AnnotationMasks:
+    return AnnotationMasks.of_coco(written(folder, *annotations, images=images))
 
 
-def key(masks: GivenMasks) -> str:
+def key(masks: AnnotationMasks) -> str:
     return digest(*masks.read(record()).flat())
 
 
@@ -101,7 +101,7 @@ def test_the_hash_is_that_of_the_image_s_annotations_alone(tmp_path):
 @pytest.mark.parametrize("image_id, name", [("8", "nine.jpg"), ("9", "eight.jpg"), ("nine", "nine.jpg")])
 def test_an_image_that_the_file_does_not_know_is_a_failure_of_that_image(tmp_path, image_id, name):
     with pytest.raises(
-        BadInputError, match=f"{name}: .*instances.json has no image of this name with the id {image_id}; let --coco"
+        BadInputError, match=f"{name}: .*instances.json has no image .* the id {image_id}; list the images with --coco"
     ):
         given(tmp_path, annotation(1)).read(record(image_id, name))
 
@@ -111,7 +111,7 @@ def test_an_image_may_lie_in_another_folder_and_be_of_another_format(tmp_path):
 
 
 def test_another_size_than_the_annotated_is_a_failure_of_that_image(tmp_path):
-    with pytest.raises(BadInputError, match=r"nine\.jpg: 20x30 pixels upright, its annotations are for 30x20; give the image"):
+    with pytest.raises(BadInputError, match=r"nine\.jpg: 20x30 pixels.*, but its annotations are for 30x20; give the image"):
         given(tmp_path, annotation(1)).read(record()).decode(WIDTH, HEIGHT)
     unsized = {"id": 9, "file_name": "nine.jpg"}
     assert given(tmp_path, annotation(1), images=(unsized,)).read(record()).decode(13, 14)[1].shape == (1, 13, 14)
@@ -122,23 +122,23 @@ def test_another_size_than_the_annotated_is_a_failure_of_that_image(tmp_path):
 
 @pytest.mark.parametrize("segmentation", [None, [], [[1, 2, 3]], {"size": [HEIGHT, WIDTH], "counts": "oo"}])
 def test_a_damaged_segmentation_is_a_failure_of_that_image_that_names_it(tmp_path, segmentation):
-    with pytest.raises(BadInputError, match=r"nine\.jpg, annotation 7: .*; mend or remove the annotation"):
+    with pytest.raises(BadInputError, match=r"nine\.jpg, annotation 7: .*; fix or remove the annotation"):
         given(tmp_path, annotation(1), annotation(7, segmentation)).read(record()).decode(HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize(
     ("annotations", "images", "message"),
     [
-        ((annotation(1), annotation(1)), (image(),), r"annotations 1: id 1 is there twice"),
-        ((annotation(1, seg_id=0), annotation(2, seg_id=0)), (image(),), r"annotations 1: id 2 is there twice or no seg id"),
-        ((annotation(-1),), (image(),), r"annotations 0: id -1 is there twice or no seg id"),
-        ((annotation(10**18),), (image(),), r"annotations 0: id 10+ is there twice or no seg id"),
-        ((annotation(1, image_id=8),), (image(),), r"annotations 0: image_id is not among the images"),
-        ((annotation("1"),), (image(),), r"annotations 0: id is missing or no int"),
+        ((annotation(1), annotation(1)), (image(),), r"annotations 1: id 1 is a duplicate"),
+        ((annotation(1, seg_id=0), annotation(2, seg_id=0)), (image(),), r"annotations 1: id 2 is a duplicate or not a seg id"),
+        ((annotation(-1),), (image(),), r"annotations 0: id -1 is a duplicate or not a seg id"),
+        ((annotation(10**18),), (image(),), r"annotations 0: id 10+ is a duplicate or not a seg id"),
+        ((annotation(1, image_id=8),), (image(),), r"annotations 0: image_id is not in `images`"),
+        ((annotation("1"),), (image(),), r"annotations 0: id is missing or no"),
         ((7,), (image(),), r"annotations 0: is no object"),
         ((), (image(), image()), r"images 1: id 9 is there twice"),
         ((), (image(), image(id=8, image_id="9")), r"images 1: .* is there twice"),
-        ((), (image(id="9"),), r"images 0: id is missing or no int"),
+        ((), (image(id="9"),), r"images 0: id is missing or no"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line_that_names_the_entry(tmp_path, annotations, images, message):
@@ -151,7 +151,7 @@ def test_a_file_that_does_not_fit_is_one_line_that_names_the_entry(tmp_path, ann
     ("split", "image_id", "seg_ids"), [("train", 900001, [501]), ("val", 900003, [502]), ("testA", 900003, [503])]
 )
 def test_of_a_refer_set_only_what_the_split_s_refs_name_is_taken(split, image_id, seg_ids):
-    masks = GivenMasks.of_refer(REFER, split)
+    masks = AnnotationMasks.of_refer(REFER, split)
     size = {900001: (214, 320), 900003: (213, 320)}[image_id]
     own, other = (record(str(number), f"COCO_train2014_000000{number}.jpg") for number in (image_id, 1800004 - image_id))
     assert masks.read(own).decode(*size)[0] == seg_ids
@@ -162,9 +162,9 @@ def test_a_refer_set_without_what_its_refs_name_is_refused(tmp_path):
     refs = tmp_path / "refs(unc).p"
     refs.write_bytes(REFER.read_bytes())
     with pytest.raises(UserError, match=r"instances\.json: No such file"):
-        GivenMasks.of_refer(refs, "train")
-    with pytest.raises(UserError, match=r"--split test: .* it has testA, train, val"):
-        GivenMasks.of_refer(refs, "test")
+        AnnotationMasks.of_refer(refs, "train")
+    with pytest.raises(UserError, match=r"--split test: .* choose one of: testA, train, val"):
+        AnnotationMasks.of_refer(refs, "test")
     written(tmp_path, annotation(500))
     with pytest.raises(UserError, match=r"instances\.json: has no annotation 501, which the refs name"):
-        GivenMasks.of_refer(refs, "train")
+        AnnotationMasks.of_refer(refs, "train")

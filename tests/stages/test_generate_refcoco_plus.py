@@ -160,7 +160,7 @@ def test_a_process_that_cannot_work_stops_the_script_with_its_reason(workplace):
     (workplace / "data" / "train2014" / coco_name(TRAIN[1])).unlink()
     done = run(workplace, PROCESSES="2", OUTPUT="out")
     assert done.returncode == 2
-    assert f"1 of {len(TRAIN)} wanted images are not there, first '{coco_name(TRAIN[1])}'" in done.stderr
+    assert f"1 of {len(TRAIN)} listed images are missing; first: '{coco_name(TRAIN[1])}'" in done.stderr
     assert "error: a process of masks ended early (exit code 2)" in done.stderr
     assert not (workplace / "out" / "pairs").exists()
 

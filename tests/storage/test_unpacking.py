@@ -7,7 +7,7 @@ from small_stages import Masks, Parts, contents, draw_images, run_stage
 
 from pseudo_ris.cli.unshard import main
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.pairs.mask_areas import area_shares
+from pseudo_ris.pairs.selection import area_shares
 from pseudo_ris.storage.compaction.rows import read_rows, write_shard
 from pseudo_ris.storage.compaction.unsharding import loosen
 

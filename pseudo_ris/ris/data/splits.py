@@ -25,8 +25,8 @@ from pseudo_ris.formats.refs import INSTANCES, Ref, read_refs
 from pseudo_ris.io.images import check_size
 from pseudo_ris.io.json_fields import ListedImage, coco_images, read_json
 from pseudo_ris.io.segmentation import decode_segmentation
+from pseudo_ris.pairs.pair_set import TRAIN
 from pseudo_ris.pairs.rows import open_pairs
-from pseudo_ris.pairs.split import TRAIN
 from pseudo_ris.ris.config import DataConfig
 from pseudo_ris.ris.data.targets import Target, targets_of_csv
 from pseudo_ris.sources.listing import find_images

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.device import pick_device
 from pseudo_ris.io.safe_paths import check_name
-from pseudo_ris.pairs.split import TRAIN
+from pseudo_ris.pairs.pair_set import TRAIN
 from pseudo_ris.ris.config import DataConfig, EvaluateConfig
 from pseudo_ris.ris.data.splits import split_targets, splits_of
 from pseudo_ris.ris.data.targets import Target

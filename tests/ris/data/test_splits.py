@@ -263,7 +263,7 @@ def test_missing_images_are_counted_before_anything_is_trained(tmp_path):
     config = make_set(tmp_path, "some", {"train": (1, 2, 3), "val": (4,)})
     for number in (2, 3):
         (tmp_path / "images" / name_of(number)).unlink()
-    refused(config, f"data set some: --images .*images: 2 of 3 wanted images are not there, first '{name_of(2)}'")
+    refused(config, f"data set some: --images .*images: 2 of 3 listed images are missing; first: '{name_of(2)}'")
     assert len(split_targets(config, "val")) == 2
 
 
@@ -306,7 +306,7 @@ def test_a_set_without_its_annotations_is_refused(tmp_path):
     ("content", "message"),
     [
         ("[]", r"kinds\.json: holds no groups by sentence"),
-        ('{"7": "position"}', r"kinds\.json, sentence 7: is no list of names of groups; mend or remove the file"),
+        ('{"7": "position"}', r"kinds\.json, sentence 7: is no list of names of groups; .*the file"),
         ("{", r"kinds\.json: not JSON"),
     ],
 )
@@ -320,7 +320,7 @@ def test_a_damaged_mask_is_named_when_it_is_read(tmp_path):
     config = make_set(tmp_path, "some", {"train": (1,)})
     edit(tmp_path / "some" / "instances.json", lambda content: content["annotations"][0].update(segmentation=[[1, 2]]))
     first, second = training_targets(config, seed=0)
-    with pytest.raises(BadInputError, match=rf"{name_of(1)}, ref 1: a polygon needs three or more points.*; mend or remove"):
+    with pytest.raises(BadInputError, match=rf"{name_of(1)}, ref 1: a polygon needs three or more points"):
         first.read_mask()
     assert second.read_mask().any()
     other = make_set(tmp_path, "other", {"train": (1,)})
