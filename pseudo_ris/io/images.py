@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from os.path import isfile, splitext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -32,6 +32,9 @@ UNREAD_SUFFIXES = frozenset(
     )
 )
 """Other types of images: files of these are counted, so that the user learns that they are skipped."""
+NAMELESS = "image.png"
+"""Name of an image that comes without one."""
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
 MIN_SIDE = 8
 MAX_PIXELS = 100_000_000
 MAX_NAMED = 3
@@ -190,6 +193,40 @@ def read_bytes(path: Path) -> bytes:
 def open_image(data: bytes) -> Image.Image:
     """An image file of one of FORMATS, its pixels not yet decoded. Nothing else calls Image.open; raises what that raises."""
     return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def encode_image(image: ImageLike) -> tuple[str, bytes]:
+    """Name and encoded file of an image that a program hands over.
+
+    image: path of an image file; a PIL image; or an array, RGB uint8 [H, W, 3]. What is no file becomes the PNG `image.png`.
+    Raises UserError when it is none of these, or the file cannot be read.
+    """
+    if isinstance(image, str | os.PathLike):
+        try:
+            return Path(image).name, read_bytes(Path(image))
+        except BadInputError as error:
+            raise UserError(f"image {error}") from error
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"image: must be RGB uint8 [H, W, 3], got {image.dtype} {list(image.shape)}; convert the array")
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise UserError(f"image: must be a path, a PIL image or a uint8 array [H, W, 3], got {type(image).__name__}")
+    content = io.BytesIO()
+    try:
+        _to_rgb(ImageOps.exif_transpose(image), NAMELESS).save(content, "png", compress_level=1)
+    except BadInputError as error:
+        raise UserError(f"image {error}") from error
+    return NAMELESS, content.getvalue()
+
+
+def load_image(image: ImageLike) -> np.ndarray:
+    """The pixels, RGB uint8 [H, W, 3], of an image that a program hands over, see `encode_image`. Raises UserError."""
+    name, data = encode_image(image)
+    try:
+        return decode_image(data, name)
+    except BadInputError as error:
+        raise UserError(f"image {error}") from error
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:

@@ -23,6 +23,8 @@ FURTHER_COLUMNS: dict[str, Callable[[CaptionRecord], object]] = {
     "crop_set": lambda c: c.crop_set,
     "strategy": lambda c: c.strategy,
 }
+COLUMNS = (*PAPER_COLUMNS, *FURTHER_COLUMNS)
+"""Of the CSV, in order."""
 
 
 @dataclass
@@ -55,11 +57,11 @@ def write_pairs(parts: Iterable[Part], output: Path, name: str, selection: Scori
     Raises UserError.
     """
     totals = PairTotals(selection)
-    with writing_pairs(output, name, (*PAPER_COLUMNS, *FURTHER_COLUMNS)) as writer:
+    with writing_pairs(output, name, COLUMNS) as writer:
         for part in parts:
             totals.add(part)
             for mask in part.masks:
-                writer.write(_row(part, mask))
+                writer.write(row_of(part, mask))
     return totals
 
 
@@ -69,7 +71,8 @@ def read_pairs(path: Path) -> list[Row]:
     return list(rows)
 
 
-def _row(part: Part, mask: MaskCaptions) -> Row:
+def row_of(part: Part, mask: MaskCaptions) -> Row:
+    """A mask's row of the CSV, but for `index` and `num_sent`, which PairWriter adds."""
     row: Row = {
         "img_name": part.image_name,
         "img_id": part.image_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,11 @@ def read_table(path: Path) -> CandidateTable:
 
     Raises UserError (see rows.open_pairs).
     """
-    columns, rows = open_pairs(path)
+    return table_of(*open_pairs(path))
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Row]) -> CandidateTable:
+    """The candidates of rows that have these columns (see rows.open_pairs); `index` and `num_sent` may be missing."""
     names, ids = _TextBuilder(), _TextBuilder()
     texts = {column: _TextBuilder() for column in TEXT_LISTS if column in columns}
     numbers = {column: array("d") for column in SCORE_LISTS if column in columns}
@@ -96,14 +100,14 @@ def read_table(path: Path) -> CandidateTable:
         ids.extend([row["img_id"]])
         seg_ids.append(row["seg_id"])
         one_masks.append(row["one_mask"])
-        counts.append(row["num_sent"])
+        counts.append(len(row["doc"]))
         for column, builder in texts.items():
             builder.extend(row[column])
         for column, scores in numbers.items():
             scores.fromlist(row[column])
         rivals.fromlist(row.get("rival", []))
     return CandidateTable(
-        columns=columns,
+        columns=tuple(columns),
         image_name=names.column(),
         image_id=ids.column(),
         seg_id=np.array(seg_ids, np.int64),

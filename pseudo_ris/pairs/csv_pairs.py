@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,11 +17,10 @@ from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.image_ids import names_a_folder
 from pseudo_ris.io.images import check_size, open_image
 from pseudo_ris.io.mask_png import decode_mask
-from pseudo_ris.io.safe_paths import read_inside, reader_inside
 from pseudo_ris.pairs.pair_set import TRAIN, PairImage, PairObject, Rle, checked_images
+from pseudo_ris.pairs.pictures import Folders, MaskFiles, Pictures
 from pseudo_ris.pairs.rows import Row, open_pairs
 from pseudo_ris.pairs.selection import kept_indices
-from pseudo_ris.storage.mask_store import MaskStore
 
 SIDEWAYS = range(5, 9)
 """EXIF orientations that swap height and width."""
@@ -34,30 +34,27 @@ def read_csv(path: Path, images: Path, masks: Path, selection: ScoringConfig | N
     selection: the DoC filter (see selection.kept_candidates); None keeps all candidates.
     Raises UserError that names the file, row and field, or the mask file.
     """
-    images = images.parent if images.is_file() else images  # stage 2 takes a single image, too
-    for folder, option in ((images, "--images"), (masks, "--masks")):
-        if not folder.is_dir():
-            raise UserError(f"{option} {folder}: no such folder; give the folder that stage 2 was run with")
-    numbers, store = count(), MaskStore(masks)
-    pairs = (_image(rows, images, store, selection, numbers, path) for rows in _rows_by_image(path))
-    return checked_images((image for image in pairs if image.objects), str(path))
+    pictures = Folders.existing(images, masks)
+    return pair_images(open_pairs(path)[1], pictures, selection, str(path))
 
 
-def _rows_by_image(path: Path) -> Iterator[list[Row]]:
-    """Groups consecutive rows with the same img_id."""
-    for _, rows in groupby(open_pairs(path)[1], key=itemgetter("img_id")):
-        yield list(rows)
+def pair_images(rows: Iterable[Row], pictures: Pictures, selection: ScoringConfig | None, source: str) -> Iterator[PairImage]:
+    """The pairs of rows of a CSV, as `read_csv`. source: what an error calls the place the rows come from."""
+    numbers = count()
+    by_image = groupby(rows, itemgetter("img_id"))
+    pairs = (_image(list(own), pictures, selection, numbers, source) for _, own in by_image)
+    return checked_images((image for image in pairs if image.objects), source)
 
 
 def _image(
-    rows: list[Row], images: Path, masks: MaskStore, selection: ScoringConfig | None, numbers: Iterator[int], path: Path
+    rows: list[Row], pictures: Pictures, selection: ScoringConfig | None, numbers: Iterator[int], source: str
 ) -> PairImage:
     image_id, name = rows[0]["img_id"], rows[0]["img_name"]
-    where = f"{path}, index {rows[0]['index']}, image {image_id!r:.80}"
+    where = f"{source}, index {rows[0]['index']}, image {image_id!r:.80}"
     if any(row["img_name"] != name for row in rows):
         raise UserError(f"{where}: img_name: rows of one image have different names; fix the rows")
     try:
-        height, width = upright_size(read_inside(images, name), name)
+        height, width = upright_size(pictures.read_image(name), name)
         kept = [
             (row, kept_sentences(row, selection.threshold, selection.fallback) if selection else tuple(row["pseudo_caption"]))
             for row in rows
@@ -67,7 +64,7 @@ def _image(
                 ref_id=row["index"],
                 object_id=row["index"],
                 seg_id=row["seg_id"],
-                mask=Rle.of(read_mask(masks, image_id, row["seg_id"], height, width)),
+                mask=Rle.of(read_mask(pictures, image_id, row["seg_id"], height, width)),
                 sentences=sentences,
                 sent_ids=tuple(next(numbers) for _ in sentences),
             )
@@ -76,7 +73,7 @@ def _image(
         )
     except BadInputError as error:
         raise UserError(f"{where}: {error}") from error
-    return PairImage(image_id, name, height, width, TRAIN, objects, reader_inside(images, name))
+    return PairImage(image_id, name, height, width, TRAIN, objects, partial(pictures.read_image, name))
 
 
 def kept_sentences(row: Row, threshold: float, fallback: Literal["drop", "unfiltered"]) -> tuple[str, ...]:
@@ -85,7 +82,7 @@ def kept_sentences(row: Row, threshold: float, fallback: Literal["drop", "unfilt
     return tuple(row["pseudo_caption"][index] for index in kept)
 
 
-def read_mask(masks: MaskStore, image_id: str, seg_id: int, height: int, width: int) -> np.ndarray:
+def read_mask(masks: MaskFiles, image_id: str, seg_id: int, height: int, width: int) -> np.ndarray:
     """Reads the mask of a row of a pairs CSV, bool [H, W].
 
     Raises BadInputError when the file cannot be read, lies outside the folder of masks, has another size, or is blank (stage 2

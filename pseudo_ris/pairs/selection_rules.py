@@ -90,13 +90,13 @@ class Step:
 class Selection:
     """Applies rules to a table.
 
-    kept: the candidates that remain, bool [C]. steps: the counts before the first rule and after each rule.
+    kept: the candidates that remain, bool [C]; None starts with all. steps: the counts before the first rule and after each rule.
     """
 
-    def __init__(self, table: CandidateTable) -> None:
+    def __init__(self, table: CandidateTable, kept: np.ndarray | None = None) -> None:
         self._table = table
         self._images = table.image_id.codes[table.row]
-        self.kept = np.ones(len(table.row), bool)
+        self.kept = np.ones(len(table.row), bool) if kept is None else kept
         self.steps: list[Step] = []
         self._note("read")
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.checkpoints.weights import result_basis
 from pseudo_ris.config import CaptionGenerationConfig
-from pseudo_ris.distinctiveness.nouns import make_noun_finder, with_noun_finder
+from pseudo_ris.distinctiveness.nouns import NounFinder, make_noun_finder, with_noun_finder
 from pseudo_ris.distinctiveness.score import score_candidates
 from pseudo_ris.errors import UserError
 from pseudo_ris.io.device import peak_memory, pick_device
@@ -23,7 +24,7 @@ from pseudo_ris.models.clip.scorer import ClipScorer
 from pseudo_ris.models.coca.captioner import CocaCaptioner
 from pseudo_ris.models.offload import ModelRoom, takes_turns
 from pseudo_ris.pairs.assembly import write_pairs
-from pseudo_ris.records import ImageRecord
+from pseudo_ris.records import ImageRecord, MaskCaptions
 from pseudo_ris.runtime.engine.run import run_loop
 from pseudo_ris.runtime.image_loop import ImageLoop
 from pseudo_ris.runtime.runs import Run
@@ -65,9 +66,7 @@ def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> Non
     print(f"head nouns: {find_noun.name}")
     basis = settings_of(config)
     in_turn = takes_turns(config.residency, device, partial(weights_of, config, device), images.memory_share)
-    room = ModelRoom(device, in_turn)
-    captioner = room.model(partial(CocaCaptioner.from_config, config.coca, device))
-    scorer = room.model(partial(ClipScorer.from_config, config.clip, device))
+    captioner, scorer = models_in(ModelRoom(device, in_turn), config)
     mask_store, parts = open_masks(config), PartStore(Path(config.output), config.name)
 
     for record in images.images():
@@ -79,11 +78,36 @@ def write_expressions(config: CaptionGenerationConfig, images: ImageLoop) -> Non
                 continue
             image = decode_image(data, record.name)
             seg_ids, masks = stored.decode(*image.shape[:2])
-            candidates = write_candidates(captioner, image, masks, seg_ids, record.image_id, config.decoding, config.crops)
-            captions = score_candidates(scorer, find_noun, image, masks, seg_ids, candidates, config.scoring, config.crops)
+            captions = caption_masks(captioner, scorer, find_noun, image, masks, seg_ids, record.image_id, config)
             parts.write(record, key, captions)
             images.finished(record)
     print(f"peak memory {peak_memory(device)}")
+
+
+def models_in(room: ModelRoom, config: CaptionGenerationConfig) -> tuple[CocaCaptioner, ClipScorer]:
+    """The captioner and the scorer; each is loaded when it is first used."""
+    return (
+        room.model(partial(CocaCaptioner.from_config, config.coca, room.device)),
+        room.model(partial(ClipScorer.from_config, config.clip, room.device)),
+    )
+
+
+def caption_masks(
+    captioner: CocaCaptioner,
+    scorer: ClipScorer,
+    find_noun: NounFinder,
+    image: np.ndarray,
+    masks: np.ndarray,
+    seg_ids: list[int],
+    image_id: str,
+    config: CaptionGenerationConfig,
+) -> list[MaskCaptions]:
+    """Stage 2 for one image (RGB uint8 [H, W, 3]): the scored candidates of its masks, bool [N, H, W], in their order.
+
+    Raises what write_candidates and score_candidates raise.
+    """
+    candidates = write_candidates(captioner, image, masks, seg_ids, image_id, config.decoding, config.crops)
+    return score_candidates(scorer, find_noun, image, masks, seg_ids, candidates, config.scoring, config.crops)
 
 
 def weights_of(config: CaptionGenerationConfig, device: torch.device) -> int:

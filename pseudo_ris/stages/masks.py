@@ -51,9 +51,7 @@ def make_masks(config: MaskGenerationConfig, images: ImageLoop) -> None:
     announce_models({"cutler": config.cutler, "sam": config.sam}, device)
     basis = settings_of(config)
     in_turn = takes_turns(config.residency, device, partial(weights_of, config, device), images.memory_share)
-    room = ModelRoom(device, in_turn)
-    detector = room.model(partial(Cutler.from_config, config.cutler, device))
-    segmenter = room.model(partial(AutomaticSam.from_config, config.sam, device))
+    detector, segmenter = models_in(ModelRoom(device, in_turn), config)
     store = MaskStore(Path(config.masks))
 
     for record in images.images():
@@ -67,6 +65,14 @@ def make_masks(config: MaskGenerationConfig, images: ImageLoop) -> None:
             store.write(record, key, masks, *image.shape[:2])
             images.finished(record)
     print(f"peak memory {peak_memory(device)}")
+
+
+def models_in(room: ModelRoom, config: MaskGenerationConfig) -> tuple[Cutler, AutomaticSam]:
+    """The detector and the segmenter; each is loaded when it is first used."""
+    return (
+        room.model(partial(Cutler.from_config, config.cutler, room.device)),
+        room.model(partial(AutomaticSam.from_config, config.sam, room.device)),
+    )
 
 
 def weights_of(config: MaskGenerationConfig, device: torch.device) -> int:

@@ -73,6 +73,28 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
     return _with_random_weights(config) if getattr(config, "weights", None) == RANDOM else config
 
 
+def stage_settings(stage: type[Config], preset: str | Path, settings: Mapping[str, Any]) -> Config:
+    """Settings of a stage for a program: those of a preset, and `settings` that win over them.
+
+    preset: name of a preset in configs/, or a YAML file. settings: dotted or nested names of any stage's settings.
+    Raises UserError as `parse_config`, and when there is no such preset.
+    """
+    options = _options_of(stage, settings, "settings")
+    return parse_config(stage, ["--config", str(preset_file(preset)), *options], "")
+
+
+def preset_file(preset: str | Path) -> Path:
+    """The YAML file of a preset, given by its name or path. Raises UserError that gives the nearest name."""
+    path = Path(preset)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    known = sorted(each.stem for each in FULL_SIZE.parent.glob("*.yaml"))
+    if str(preset) not in known:
+        nearest = difflib.get_close_matches(str(preset), known, n=1, cutoff=0.0)
+        raise UserError(f"preset: {preset} is unknown; did you mean {nearest[0]}? Or give a file that ends in .yaml")
+    return FULL_SIZE.with_name(f"{preset}.yaml")
+
+
 def _dry_run(options: Sequence[str]) -> bool:
     return ("--weights", RANDOM) in pairwise(options)
 
@@ -187,13 +209,18 @@ def _options_of_file(stage: type, path: Path) -> list[str]:
         raise UserError(f"--config {path}: not YAML ({_one_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"--config {path}: holds no settings; see configs/demo.yaml")
+    return _options_of(stage, content, str(path))
+
+
+def _options_of(stage: type, content: Mapping[Any, Any], source: str) -> list[str]:
+    """The settings for this stage in a mapping, as options. source: what an error calls the place they come from."""
     everything = {name: kind for each in STAGES for name, kind in _settings(each).items()}
     own = _settings(stage)
     options: list[str] = []
     for name, value in _flat(content):
-        _check_known(name, everything, f"{path}: {name}")
+        _check_known(name, everything, f"{source}: {name}")
         if name in own:
-            _check_plain(value, f"{path}: {name}")
+            _check_plain(value, f"{source}: {name}")
             options.append(f"--{name}={_inline(value)}")
     return options
 

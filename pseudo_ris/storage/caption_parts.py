@@ -64,7 +64,7 @@ class PartStore:
             "image_id": record.image_id,
             "image_name": record.name,
             "key": key,
-            "masks": [dataclasses.asdict(_rounded(mask)) for mask in masks],
+            "masks": [dataclasses.asdict(rounded(mask)) for mask in masks],
         }
         write_atomic(self._path(record.image_id), json.dumps(content, ensure_ascii=False) + "\n")
 
@@ -106,7 +106,8 @@ class PartStore:
         return self.folder / f"{image_id}{SUFFIX}"
 
 
-def _rounded(mask: MaskCaptions) -> MaskCaptions:
+def rounded(mask: MaskCaptions) -> MaskCaptions:
+    """The expressions of a mask with the scores that are stored."""
     candidates = [
         dataclasses.replace(c, **{name: round(getattr(c, name), DECIMALS) for name in ROUNDED}) for c in mask.candidates
     ]

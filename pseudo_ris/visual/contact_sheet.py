@@ -20,6 +20,7 @@ from pseudo_ris.io.files import require_file_place, write_output
 from pseudo_ris.io.images import decode_image, list_images, require_outside
 from pseudo_ris.pairs.assembly import read_pairs
 from pseudo_ris.pairs.csv_pairs import read_mask
+from pseudo_ris.pairs.pictures import MaskFiles
 from pseudo_ris.pairs.rows import Row
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.storage.mask_store import MaskStore
@@ -48,13 +49,30 @@ def best_expression(row: Row) -> tuple[str, float]:
     return row["pseudo_caption"][best], docs[best]
 
 
-def draw_tile(name: str, image: np.ndarray, entries: Sequence[Entry], lines: int) -> Image.Image:
-    """One image (RGB uint8 [H, W, 3]) over its name and its legend of `lines` lines; TILE pixels wide."""
+def entries_of(rows: Sequence[Row], masks: MaskFiles, image: np.ndarray, threshold: float) -> list[Entry]:
+    """The masks of an image's CSV rows, without those that have no expression. Raises BadInputError."""
+    entries = []
+    for row in rows:
+        if row["doc"]:
+            mask = read_mask(masks, row["img_id"], row["seg_id"], *image.shape[:2])
+            text, doc = best_expression(row)
+            entries.append(Entry(mask, text, doc, doc > threshold))
+    return entries
+
+
+def draw_tile(
+    name: str, image: np.ndarray, entries: Sequence[Entry], lines: int, side: int = TILE, square: bool = True
+) -> Image.Image:
+    """One image (RGB uint8 [H, W, 3]) over its name and its legend of `lines` lines; `side` pixels wide.
+
+    square: the image stands in a square field, so that all tiles of a sheet have one size.
+    """
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(entries))]
     layers = [Layer(entry.mask, colour) for entry, colour in zip(entries, colours, strict=True)]
     legend = [(_legend(entry), colour) for entry, colour in zip(entries, colours, strict=True)]
     shown = _cut(legend or [("no object found", MUTED)], lines)
-    return draw_labelled(draw_masks(image, layers, TILE), shown, (TILE, TILE), lines, title=name)
+    picture = draw_masks(image, layers, side)
+    return draw_labelled(picture, shown, (side, side if square else picture.shape[0]), lines, title=name)
 
 
 def write_contact_sheet(
@@ -92,13 +110,7 @@ def _tile_of(
 ) -> Image.Image:
     try:
         image = decode_image(record.read(), record.name)
-        entries = []
-        for row in rows:
-            if not row["num_sent"]:
-                continue
-            mask = read_mask(store, row["img_id"], row["seg_id"], *image.shape[:2])
-            text, doc = best_expression(row)
-            entries.append(Entry(mask, text, doc, doc > threshold))
+        entries = entries_of(rows, store, image, threshold)
     except BadInputError as error:
         raise UserError(f"{pairs}, image {record.name!r:.80}: {error}") from error
     return draw_tile(record.name, image, entries, lines)
