@@ -45,9 +45,11 @@ def generate(
     Raises UserError when a setting, the folder of images or the output does not fit; what is finished then stays.
 
     Example:
-        >>> pr.generate("photos", "out", device="cpu")  # doctest: +ELLIPSIS
-        masks: 1 images: ...
-        PairSet(1 images, 6 masks, 264 expressions)
+        >>> pairs = pr.generate("photos", "out", device="cpu")
+        models: ...
+        pairs are in out/pairs/distinctive_captions_cc3m.csv
+        >>> pairs
+        PairSet(images=1, masks=2, expressions=88)
     """
     out = Path(out)
     chosen = {"device": device, "engine": engine, "workers": workers}

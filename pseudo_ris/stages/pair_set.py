@@ -97,11 +97,12 @@ class PairSet(Sequence[MaskExpressions]):
     Example:
         >>> pairs = pr.read_pairs("out/pairs")
         >>> len(pairs)  # masks that have an expression
-        6
-        >>> pairs[0].expressions[0], pairs[0].mask.dtype, pairs[0].image.shape
-        ('red ball', dtype('bool'), (240, 320, 3))
+        2
+        >>> pairs[0].mask.dtype, pairs[0].mask.shape, pairs[0].image.shape, len(pairs[0].expressions)
+        (dtype('bool'), (256, 256), (256, 256, 3), 44)
         >>> best = pairs.select(doc=1.1, top_k=5)
-        >>> best.export("refer", "out/refer")
+        >>> print(best.export("refer", "out/refer"))
+        1 images, 2 objects, 10 sentences
     """
 
     def __init__(
@@ -254,7 +255,7 @@ class PairSet(Sequence[MaskExpressions]):
 
     def __repr__(self) -> str:
         images = len(np.unique(self.table.image_name.codes[self._masks])) if len(self) else 0
-        return f"PairSet({images} images, {len(self)} masks, {int(self.kept.sum())} expressions)"
+        return f"PairSet(images={images}, masks={len(self)}, expressions={int(self.kept.sum())})"
 
     def _repr_png_(self) -> bytes | None:
         """The picture that a notebook shows; None for a set of which there is nothing to see."""
@@ -317,7 +318,7 @@ def read_pairs(path: str | Path, images: str | Path | None = None, masks: str | 
 
     Example:
         >>> pr.read_pairs("out/pairs", images="photos", masks="out/masks")
-        PairSet(1 images, 6 masks, 264 expressions)
+        PairSet(images=1, masks=2, expressions=88)
     """
     csv = _find_csv(Path(path))
     noted = _noted_sources(csv)

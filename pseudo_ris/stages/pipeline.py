@@ -50,9 +50,9 @@ class Pipeline:
         >>> pipeline = pr.Pipeline.from_preset("demo", {"scoring.threshold": 1.1}, device="cpu")
         >>> pairs = pipeline("photo.jpg")
         >>> pairs
-        PairSet(1 images, 6 masks, 264 expressions)
+        PairSet(images=1, masks=2, expressions=88)
         >>> pairs[0].best
-        'the red ball'
+        'a large orange car'
     """
 
     def __init__(

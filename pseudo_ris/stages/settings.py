@@ -76,23 +76,11 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
 def stage_settings(stage: type[Config], preset: str | Path, settings: Mapping[str, Any]) -> Config:
     """Settings of a stage for a program: those of a preset, and `settings` that win over them.
 
-    preset: name of a preset in configs/, or a YAML file. settings: dotted or nested names of any stage's settings.
+    preset: name of a preset, or a YAML file. settings: dotted or nested names of any stage's settings.
     Raises UserError as `parse_config`, and when there is no such preset.
     """
     options = _options_of(stage, settings, "settings")
-    return parse_config(stage, ["--config", str(preset_file(preset)), *options], "")
-
-
-def preset_file(preset: str | Path) -> Path:
-    """The YAML file of a preset, given by its name or path. Raises UserError that gives the nearest name."""
-    path = Path(preset)
-    if path.suffix in (".yaml", ".yml"):
-        return path
-    known = sorted(each.stem for each in FULL_SIZE.parent.glob("*.yaml"))
-    if str(preset) not in known:
-        nearest = difflib.get_close_matches(str(preset), known, n=1, cutoff=0.0)
-        raise UserError(f"preset: {preset} is unknown; did you mean {nearest[0]}? Or give a file that ends in .yaml")
-    return FULL_SIZE.with_name(f"{preset}.yaml")
+    return parse_config(stage, ["--config", str(preset), *options], "")
 
 
 def _dry_run(options: Sequence[str]) -> bool:

@@ -55,7 +55,7 @@ class RisSegmenter:
             >>> model = pr.load_ris("best.pt", device="cpu")
             >>> mask = model.segment("photo.jpg", "the dog on the left")
             >>> mask.shape, mask.dtype
-            ((240, 320), dtype('bool'))
+            ((256, 256), dtype('bool'))
         """
         if not expression.strip():
             raise UserError("expression: is empty; say what to find")
@@ -72,6 +72,10 @@ def load_ris(checkpoint: str | Path, device: str = "auto") -> RisSegmenter:
 
     device: "auto" takes CUDA when there is one; or "cpu", "cuda", "cuda:1".
     Raises UserError when there is no such file, it is no checkpoint of a training, or there is no such device.
+
+    Example:
+        >>> pr.load_ris("best.pt", device="cpu").model.form.input_size
+        64
     """
     place = pick_device(device)
     return RisSegmenter(load_model(Path(checkpoint), place)[0], place)
