@@ -90,7 +90,8 @@ class Step:
 class Selection:
     """Applies rules to a table.
 
-    kept: the candidates that remain, bool [C]; None starts with all. steps: the counts before the first rule and after each rule.
+    kept: the candidates that remain, bool [C]; None starts with all of them. steps: the counts before the first rule and after
+    each rule.
     """
 
     def __init__(self, table: CandidateTable, kept: np.ndarray | None = None) -> None:

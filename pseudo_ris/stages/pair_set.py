@@ -20,8 +20,7 @@ from PIL import Image
 
 from pseudo_ris.config import ScoringConfig
 from pseudo_ris.errors import BadInputError, UserError
-from pseudo_ris.formats.registry import DATASET, FORMATS, Writing, check_existing, leaves_image_files, write_verified
-from pseudo_ris.formats.verify import Totals
+from pseudo_ris.formats.registry import DATASET, FORMATS, Totals, Writing, check_existing, leaves_image_files, write_verified
 from pseudo_ris.io.files import require_file_place, write_atomic
 from pseudo_ris.io.images import decode_image, require_outside
 from pseudo_ris.pairs.candidate_table import CandidateTable, read_table
