@@ -13,7 +13,8 @@ from pseudo_ris.world.grammar import WORDS
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the vocabulary."""
+    """Writes the vocabulary.."""
+    argparse.ArgumentParser(prog="pseudo-ris lab learn-vocabulary", description=__doc__.splitlines()[0]).parse_args(argv)
     WORDS_PATH.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     write_merges(learn_merges(vocabulary_words()), BPE_PATH)
     sys.stdout.write(f"{BPE_PATH}: {len(vocabulary_words())} words, {vocabulary_size()} tokens\n")
