@@ -131,7 +131,7 @@ class PairSet(Sequence[MaskExpressions]):
         if isinstance(index, slice):
             return self._with(self.kept & np.isin(self.table.row, self._masks[index]), self._threshold, self.steps)
         row = self._masks[index]
-        start, stop = self.table.bounds[row : row + 2]
+        start, stop = np.searchsorted(self.table.row, [row, row + 1])
         left = start + np.flatnonzero(self.kept[start:stop])
         return MaskExpressions(
             self._image_names[row],
