@@ -1,6 +1,6 @@
 """How both stages scale: measured with 1 and 2 workers here, the engines' own cost with up to 64, projected to 1,024 GPUs.
 
-    python benchmarks/scaling.py --plot benchmarks/scaling.png
+    python benchmarks/scaling.py --plot docs/figures/scaling.png
 
 1. Drawn scenes through both stages with --engine none and with 1 and 2 local workers, each process with one thread, whole
    commands; the files must be the same, byte by byte. `speedup`, the figure that is claimed, is 2 workers' images/s against 1

@@ -41,7 +41,8 @@ class PairsDataset(Dataset[Sample]):
     Args:
         targets: see ris.targets.
         seed: not negative.
-        form, tokenizer: a RisModel's; by default those of ETRIS and CRIS, with CLIP's words.
+        form: what the model reads; by default images and sentences as ETRIS and CRIS read them.
+        tokenizer: the model's; by default CLIP's.
     """
 
     def __init__(
