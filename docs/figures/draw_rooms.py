@@ -20,7 +20,7 @@ BANDS = {
     "models": ("models", "checkpoints", "assets"),
     "ground": ("io",),
 }
-WIDTH, LEFT, BAND, GAP, BOX = 960, 130, 84, 8, 64
+WIDTH, LEFT, BAND, GAP, BOX = 800, 124, 86, 8, 66
 HUES = ("#e8eaf6", "#ede7f6", "#e3f2fd", "#e0f2f1", "#e8f5e9", "#fff8e1", "#fff3e0", "#eceff1")
 
 
@@ -38,7 +38,7 @@ def imports_of_rooms() -> dict[str, set[str]]:
 
 
 def draw() -> str:
-    """The map as SVG: one box a room, with its number of modules and the rooms that it imports."""
+    """The map as SVG: one box a room, with the rooms that it imports."""
     imports = imports_of_rooms()
     missing = set(imports).symmetric_difference(room for rooms in BANDS.values() for room in rooms)
     if missing:
@@ -61,15 +61,12 @@ def draw() -> str:
 
 
 def _box(room: str, x: float, y: float, width: float, imported: list[str]) -> list[str]:
-    modules = sum(1 for path in (PACKAGE / room).rglob("*.py") if path.name != "__init__.py")
-    lines = _wrapped(imported, int(width / 5.6))
-    size = 15 if width > 140 else 13
+    lines = _wrapped(imported, int(width / 6.9))
     return [
         f'<rect x="{x:.0f}" y="{y}" width="{width:.0f}" height="{BOX}" rx="5" fill="#ffffff" stroke="#5c6bc0"/>',
-        f'<text x="{x + 8:.0f}" y="{y + 18}" font-size="{size}" font-weight="bold" fill="#1a237e">{room}'
-        f'<tspan font-size="11" font-weight="normal" fill="#546e7a">  {modules} modules</tspan></text>',
+        f'<text x="{x + 8:.0f}" y="{y + 18}" font-size="15" font-weight="bold" fill="#1a237e">{room}</text>',
         *(
-            f'<text x="{x + 8:.0f}" y="{y + 33 + 12 * row}" font-size="10.5" fill="#455a64">{line}</text>'
+            f'<text x="{x + 8:.0f}" y="{y + 33 + 14 * row}" font-size="12" fill="#455a64">{line}</text>'
             for row, line in enumerate(lines)
         ),
     ]
