@@ -44,7 +44,7 @@ def generate(
     Returns the pairs of `out`/pairs.
     Raises UserError when a setting, the folder of images or the output does not fit; what is finished then stays.
 
-    Example:
+    Examples:
         >>> pairs = pr.generate("photos", "out", device="cpu")
         models: ...
         pairs are in out/pairs/distinctive_captions_cc3m.csv

@@ -93,7 +93,7 @@ class PairSet(Sequence[MaskExpressions]):
         threshold: of DoC; a picture marks masks that have no expression above it.
         steps: the counts after each rule of the selection that made the set.
 
-    Example:
+    Examples:
         >>> pairs = pr.read_pairs("out/pairs")
         >>> len(pairs)  # masks that have an expression
         2
@@ -165,7 +165,7 @@ class PairSet(Sequence[MaskExpressions]):
         Returns a new set; its `steps` say what each rule left.
         Raises UserError when a preset or rule is unknown, a value does not fit, or the pairs lack what a rule needs.
 
-        Example:
+        Examples:
             >>> best = pr.read_pairs("out/pairs").select(doc=1.1, top_k=5)
             >>> max(len(mask.expressions) for mask in best)
             5
@@ -315,7 +315,7 @@ def read_pairs(path: str | Path, images: str | Path | None = None, masks: str | 
 
     Raises UserError that names what is missing: the CSV, a column, `images` or `masks`.
 
-    Example:
+    Examples:
         >>> pr.read_pairs("out/pairs", images="photos", masks="out/masks")
         PairSet(images=1, masks=2, expressions=88)
     """

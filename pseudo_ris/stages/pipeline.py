@@ -46,7 +46,7 @@ class Pipeline:
 
     Raises UserError when there is no such device. Calls raise UserError when weights are missing or do not fit.
 
-    Example:
+    Examples:
         >>> pipeline = pr.Pipeline.from_preset("demo", {"scoring.threshold": 1.1}, device="cpu")
         >>> pairs = pipeline("photo.jpg")
         >>> pairs

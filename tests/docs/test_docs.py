@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 from doc_pages import ROOT, Page, pages
+from PIL import Image
 
 from pseudo_ris.cli.main import COMMANDS, LAB, main
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
@@ -68,8 +69,8 @@ def test_paths_of_the_repository_exist(page):
 
 @each_page()
 def test_names_of_modules_exist(page):
-    named = [span for span in page.spans if re.fullmatch(r"pseudo_ris(\.\w+)+", span)]
-    for name in named + re.findall(r"^::: (\S+)", page.text, re.MULTILINE):
+    words = [word for line in page.code for word in re.findall(r"(?<![\w.\"'/])(?:pseudo_ris|pr)(?:\.[A-Za-z]\w*)+", line)]
+    for name in [re.sub("^pr\\.", "pseudo_ris.", word) for word in words] + re.findall(r"^::: (\S+)", page.text, re.MULTILINE):
         pkgutil.resolve_name(name)
 
 
@@ -171,6 +172,7 @@ def test_marked_blocks_run(tmp_path):
     (tmp_path / "photos").mkdir()
     for name in ("scene_00001.png", "scene_00003.png", "scene_00007.png"):
         shutil.copy(ROOT / "datasets" / "demo" / "images" / name, tmp_path / "photos")
+    Image.open(tmp_path / "photos" / "scene_00007.png").save(tmp_path / "photo.jpg", quality=95)
     shim = tmp_path / "bin" / "pseudo-ris"
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pseudo_ris.cli "$@"\n')

@@ -51,7 +51,7 @@ class RisSegmenter:
         image: path, PIL image, or RGB uint8 array [H, W, 3]. Raises UserError when the image cannot be used, the expression is
         empty or the model's output is not finite.
 
-        Example:
+        Examples:
             >>> model = pr.load_ris("best.pt", device="cpu")
             >>> mask = model.segment("photo.jpg", "the dog on the left")
             >>> mask.shape, mask.dtype
@@ -73,7 +73,7 @@ def load_ris(checkpoint: str | Path, device: str = "auto") -> RisSegmenter:
     device: "auto" takes CUDA when there is one; or "cpu", "cuda", "cuda:1".
     Raises UserError when there is no such file, it is no checkpoint of a training, or there is no such device.
 
-    Example:
+    Examples:
         >>> pr.load_ris("best.pt", device="cpu").model.form.input_size
         64
     """
