@@ -1,4 +1,4 @@
-"""The demo: both stages with the embedded models on 24 drawn scenes, then a table against their ground truth and a picture."""
+"""Runs the demo: both stages with the embedded models on 24 drawn scenes, a comparison with the ground truth and a picture."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pseudo_ris.world.coco_writer import IMAGES, INSTANCES, write_coco_scenes
 from pseudo_ris.world.scenes import draw_scene
 
 SPLIT, SEED, SCENES = "demo", 0, 24
-"""These draw the scenes of datasets/demo."""
+"""Arguments that draw the scenes of datasets/demo."""
 
 
 def run_demo(out: Path, device: str = "auto") -> int:
     """Draws the scenes into `out`, runs both stages on them, prints the table and writes the contact sheet.
 
-    What an earlier call has finished is used again. Returns the exit code of the stages. Raises UserError.
+    Reuses finished results of earlier calls. Returns the exit code of the stages. Raises UserError.
     """
     scenes, masks, pairs, sheet = (out / name for name in ("scenes", "masks", "pairs", "contact_sheet.png"))
     draw_scenes(scenes)
@@ -36,7 +36,7 @@ def run_demo(out: Path, device: str = "auto") -> int:
 
 
 def draw_scenes(folder: Path) -> None:
-    """Writes the scenes of datasets/demo, unless they are there. Raises UserError."""
+    """Writes the scenes of datasets/demo to `folder` unless they exist. Raises UserError."""
     if not (folder / INSTANCES).exists():
         print(f"drawing {SCENES} scenes into {folder}")
         drawn = (draw_scene(SPLIT, SEED, index) for index in range(SCENES))

@@ -1,4 +1,4 @@
-"""Training batches of the demo CutLER: drawn scenes, moved, scaled and recoloured so that photographs look familiar too."""
+"""Training batches of the embedded CutLER: drawn scenes, augmented so that the model also transfers to photographs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch.nn.functional as F
 
 from pseudo_ris.world.scene_set import SceneSet
 
-MIN_VISIBLE_PIXELS = 40  # smaller visible parts are not objects to find
+MIN_VISIBLE_PIXELS = 40  # objects with fewer visible pixels are ignored
 UNMOVED_SHARE = 0.45
 UNCOLOURED_SHARE = 0.35
 GREY_SHARE = 0.1
 BLUR_SHARE = 0.25
 NOISE_SHARE = 0.3
-WINDOW = (0.4, 1.3)  # side of the part that is shown, in units of the scene
+WINDOW = (0.4, 1.3)  # side length of the visible window, relative to the scene
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """Scenes to learn from.
+    """A batch of scenes.
 
-    images: float32 [b, 3, h, w], 0 ... 255. label_maps: uint8 [b, h, w], 0 background, else the object's label.
-    boxes: for each image float32 [n, 4], tight, half-open. labels: for each image uint8 [n], in the order of the boxes.
+    images: float32 [b, 3, h, w] in 0..255. label_maps: uint8 [b, h, w], 0 for background, otherwise the object's label.
+    boxes: float32 [n, 4] per image, tight, xyxy, half-open. labels: uint8 [n] per image, in the order of the boxes.
     """
 
     images: torch.Tensor
@@ -35,19 +35,19 @@ class DetectionBatch:
     labels: list[torch.Tensor]
 
     def to(self, device: torch.device) -> DetectionBatch:
-        """The same batch on another device."""
+        """Returns the batch on another device."""
         boxes, labels = ([tensor.to(device) for tensor in group] for group in (self.boxes, self.labels))
         return DetectionBatch(self.images.to(device), self.label_maps.to(device), boxes, labels)
 
 
 class SceneSource:
-    """Draws batches; scenes of all sets are equally likely."""
+    """Draws batches from the scenes of all sets uniformly."""
 
     def __init__(self, scenes: Sequence[SceneSet]) -> None:
         self.places = [(scene_set, index) for scene_set in scenes for index in range(len(scene_set.images))]
 
     def draw(self, rng: np.random.Generator, count: int) -> DetectionBatch:
-        """`count` scenes, freshly augmented; all chance comes from `rng`."""
+        """Draws and augments `count` scenes, with `rng` as the only source of randomness."""
         chosen = [self.places[int(index)] for index in rng.integers(len(self.places), size=count)]
         images = torch.from_numpy(np.stack([scenes.images[index] for scenes, index in chosen]))
         labels = torch.from_numpy(np.stack([scenes.label_maps[index] for scenes, index in chosen]))
@@ -63,7 +63,7 @@ class SceneSource:
 
 
 def objects_of(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tight boxes (float32 [n, 4]) and labels (uint8 [n]) of the objects of which enough is visible."""
+    """Returns tight boxes (float32 [n, 4]) and labels (uint8 [n]) of the objects with enough visible pixels."""
     labels = np.flatnonzero(np.bincount(label_map.ravel())[1:] >= MIN_VISIBLE_PIXELS) + 1
     boxes = np.zeros((len(labels), 4), np.float32)
     for row, label in enumerate(labels):
@@ -74,7 +74,7 @@ def objects_of(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def move(images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shows a window of each scene, flipped half the time; beyond the scene its edge goes on, as background."""
+    """Crops or extends each scene to a random window and flips half of them; the border continues as background."""
     count = len(images)
     size = np.exp(rng.uniform(*np.log(WINDOW), count))
     aspect = np.exp(rng.uniform(-0.2, 0.2, count))
@@ -92,7 +92,7 @@ def move(images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -
 
 
 def recolour(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Random brightness, contrast, saturation and white balance; some images become grey."""
+    """Randomly changes brightness, contrast, saturation and white balance; some images become grey."""
     count = len(images)
     changed = rng.random(count) >= UNCOLOURED_SHARE
     saturation = np.where(rng.random(count) < GREY_SHARE, 0.0, rng.uniform(0.3, 1.4, count))
@@ -107,7 +107,7 @@ def recolour(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def degrade(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Blurs some images slightly and adds noise to some; rounds to whole numbers as image files do."""
+    """Blurs some images slightly, adds noise to some, and rounds to integers as image files do."""
     count = len(images)
     blurred = torch.from_numpy(np.flatnonzero(rng.random(count) < BLUR_SHARE))
     padded = F.pad(images[blurred], (1, 1, 1, 1), mode="replicate")

@@ -1,4 +1,4 @@
-"""Losses of Cascade Mask R-CNN, as detectron2 defines them: which boxes count as objects, sampling, and the terms."""
+"""Losses of Cascade Mask R-CNN as detectron2 defines them: matching, sampling and loss terms."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ RPN_NEGATIVE, RPN_POSITIVE = 0.3, 0.7
 RPN_SAMPLES, RPN_POSITIVE_SHARE = 128, 0.5
 STAGE_IOUS = (0.5, 0.6, 0.7)
 ROI_SAMPLES, ROI_POSITIVE_SHARE = 48, 0.4
-MASK_ROIS = 6  # an image, at most
-# The later stages' deltas are counted in fine units, and most of their regions lie on objects; unweighted, they drown the
-# classes on few training steps.
+MASK_ROIS = 6  # maximum per image
+# The later stages measure deltas in smaller units and mostly see regions on objects; unweighted, their delta losses would
+# dominate the class losses in a short training.
 DELTA_LOSS_WEIGHT = 0.3
 BACKGROUND = 1 - OBJECT
 
 
 @dataclass(frozen=True)
 class Match:
-    """The object each box overlaps most. iou: float32 [n], 0 without objects. index: int64 [n], into the objects."""
+    """The object that each box overlaps most. iou: float32 [n], 0 without objects. index: int64 [n], index of the object."""
 
     iou: torch.Tensor
     index: torch.Tensor
 
 
 def match(boxes: torch.Tensor, truth: torch.Tensor) -> Match:
-    """Matches `boxes` [n, 4] to the objects' boxes `truth` [m, 4]; m may be 0."""
+    """Matches `boxes` [n, 4] with the objects' boxes `truth` [m, 4]; m may be 0."""
     if not len(truth):
         return Match(boxes.new_zeros(len(boxes)), torch.zeros(len(boxes), dtype=torch.int64))
     best = box_iou(truth, boxes).max(dim=0)
@@ -42,7 +42,7 @@ def match(boxes: torch.Tensor, truth: torch.Tensor) -> Match:
 
 
 def detection_loss(model: CascadeMaskRCNN, batch: DetectionBatch, generator: torch.Generator) -> torch.Tensor:
-    """Sum of all terms for a batch. `generator` draws which anchors and regions count."""
+    """Returns the sum of all loss terms of a batch. `generator` samples anchors and regions."""
     size = (batch.images.shape[2], batch.images.shape[3])
     features = model.backbone(model.normalize(batch.images))
     output = model.proposal_generator(features)
@@ -59,7 +59,7 @@ def detection_loss(model: CascadeMaskRCNN, batch: DetectionBatch, generator: tor
 
 
 def rpn_loss(output: rpn.RpnOutput, truths: list[torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-    """Objectness of sampled anchors (cross-entropy) and deltas of those on objects (L1)."""
+    """Returns the loss of sampled anchors: cross-entropy of objectness, and L1 of the deltas of anchors on objects."""
     total = output.logits.new_zeros(())
     for logits, deltas, truth in zip(output.logits, output.deltas, truths, strict=True):
         labels, index = anchor_labels(output.anchors, truth)
@@ -75,9 +75,9 @@ def rpn_loss(output: rpn.RpnOutput, truths: list[torch.Tensor], generator: torch
 
 
 def anchor_labels(anchors: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What each anchor is: 1 an object, 0 background, -1 neither; and which object it overlaps most.
+    """Returns the label of each anchor (1 object, 0 background, -1 ignored) and the object that it overlaps most.
 
-    The best anchors of an object count as that object even when they overlap it little.
+    The best anchors of an object are labelled as object even if they overlap it little.
     """
     found = match(anchors, truth)
     labels = torch.full((len(anchors),), -1, device=anchors.device)
@@ -91,7 +91,7 @@ def anchor_labels(anchors: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Ten
 
 
 def sample_regions(boxes: torch.Tensor, truth: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The proposals of an image the heads learn from [n, 4]: those on objects first, at most their share."""
+    """Samples the proposals of an image for the heads [n, 4]: those on objects, up to their share, then background."""
     found = match(boxes, truth)
     positive = _draw(found.iou >= STAGE_IOUS[0], int(ROI_SAMPLES * ROI_POSITIVE_SHARE), generator)
     negative = _draw(found.iou < STAGE_IOUS[0], ROI_SAMPLES - len(positive), generator)
@@ -105,7 +105,7 @@ def box_loss(
     truths: list[torch.Tensor],
     size: tuple[int, int],
 ) -> torch.Tensor:
-    """Class (cross-entropy) and deltas (L1) in each stage; each stage starts from the boxes of the one before."""
+    """Returns the class (cross-entropy) and delta (L1) losses of all stages; each refines the boxes of the previous one."""
     total = features[0].new_zeros((), dtype=torch.float32)
     for stage, (weights, threshold) in enumerate(zip(DELTA_WEIGHTS, STAGE_IOUS, strict=True)):
         logits, deltas = model.roi_heads.run_stage(stage, features, regions)
@@ -123,7 +123,7 @@ def box_loss(
 def mask_loss(
     model: CascadeMaskRCNN, features: list[torch.Tensor], regions: list[torch.Tensor], batch: DetectionBatch
 ) -> torch.Tensor:
-    """Pixel cross-entropy of the masks, in the frames of first-stage regions that lie on objects."""
+    """Returns the pixel-wise cross-entropy of the masks, in the boxes of first-stage regions on objects."""
     boxes, goals = [], []
     for image, (part, truth) in enumerate(zip(regions, batch.boxes, strict=True)):
         found = match(part, truth)
@@ -139,7 +139,7 @@ def mask_loss(
 
 
 def mask_targets(label_map: torch.Tensor, labels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Masks of `labels` [n] in the frames of `boxes` [n, 4]: float32 0 or 1, [n, 28, 28]."""
+    """Returns the masks of `labels` [n] within `boxes` [n, 4]: float32 [n, 28, 28], 0 or 1."""
     masks = (label_map[None] == labels[:, None, None]).float()[:, None]
     rows = torch.arange(len(boxes), dtype=torch.float32, device=boxes.device)[:, None]
     cut = roi_align(masks, torch.cat([rows, boxes], dim=1), 2 * MASK_CELLS, sampling_ratio=0, aligned=True)
@@ -149,7 +149,7 @@ def mask_targets(label_map: torch.Tensor, labels: torch.Tensor, boxes: torch.Ten
 def _stage_goals(
     regions: list[torch.Tensor], truths: list[torch.Tensor], threshold: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which regions lie on an object (bool [n]) and that object's box (any box for the others) [n, 4]."""
+    """Returns which regions lie on an object (bool [n]) and the box of that object (arbitrary for the others) [n, 4]."""
     on_object, goals = [], []
     for boxes, truth in zip(regions, truths, strict=True):
         found = match(boxes, truth)
@@ -159,6 +159,6 @@ def _stage_goals(
 
 
 def _draw(wanted: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """At most `count` of the rows where `wanted` [n] is true, drawn without replacement: int64. generator: on the CPU."""
+    """Draws at most `count` indices where `wanted` [n] is true, without replacement: int64. generator: on the CPU."""
     rows = torch.nonzero(wanted).flatten()
     return rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)]

@@ -1,12 +1,4 @@
-"""Fine-tunes CoCa on image-caption pairs with open_clip's own training module, on all visible GPUs.
-
-    pseudo-ris lab finetune 'cc3m/{00000..00331}.tar' OUT [options of open_clip_train.main]
-
-The shards are a WebDataset: tar files that hold NAME.jpg and NAME.txt for each pair. The defaults are the paper's choice,
-coca_ViT-L-14 from LAION-2B and one epoch, with the settings that open_clip publishes for fine-tuning CoCa. --pretrained takes
-what coca.weights takes. Stage 2 loads the result, OUT/checkpoints/epoch_latest.pt, as --coca.weights. A run that was stopped
-goes on after its last whole epoch.
-"""
+"""Fine-tunes CoCa on image-caption pairs with open_clip's training module (`pseudo-ris lab finetune`)."""
 
 from __future__ import annotations
 
@@ -29,9 +21,9 @@ from pseudo_ris.config import CocaConfig
 from pseudo_ris.errors import UserError
 
 TRAINING = "open_clip_train.main"
-# The paper's weights and epochs; the rest is open_clip's recipe (its README, "Fine Tuning CoCa"), with a batch a GPU. Without
-# contrast only the captioning side learns. open_clip's default augmentation, a crop of at least 90% of the image, keeps objects
-# in the picture, so it stays.
+# The paper's weights and epochs; the rest is open_clip's recipe (its README, "Fine Tuning CoCa"), with one batch per GPU. The
+# contrastive loss is off, so only captioning is trained. open_clip's default augmentation crops at least 90% of the image,
+# which keeps the objects visible.
 RECIPE = {
     "--model": "coca_ViT-L-14",
     "--pretrained": "coca_laion2b",
@@ -44,20 +36,20 @@ RECIPE = {
     "--coca-caption-loss-weight": "1",
     "--log-every-n-steps": "100",
 }
-# With weight 0 the contrastive head gets no gradient, which stops DistributedDataParallel after the first step, and with
-# --ddp-static-graph after the second. Gradients this much smaller than AdamW's epsilon move nothing.
+# With weight 0 the contrastive head gets no gradient; DistributedDataParallel then fails after the first step (after the second
+# with --ddp-static-graph). Gradients this far below AdamW's epsilon change nothing.
 ALMOST_NONE = "1e-12"
 WORKERS = 3
-# Renamed into place after each epoch, so always whole; epoch_1.pt, which open_clip writes beside it at the end, need not be.
+# open_clip renames this file into place after each epoch, so it is always complete; its epoch_1.pt may not be.
 CHECKPOINT = Path("checkpoints", "epoch_latest.pt")
 REMOTE = re.compile(r"pipe:|\w+://")
 TAIL = 15
 
 
 def list_shards(pattern: str) -> list[str]:
-    """Shards of a pattern as open_clip's training reads it: braces expand, `::` joins patterns.
+    """Expands a pattern of shards as open_clip does: with braces, and `::` between patterns.
 
-    Raises UserError when a local one is missing, the braces are wrong, or webdataset is not installed.
+    Raises UserError when a local shard is missing, the braces are invalid, or webdataset is not installed.
     """
     try:
         from webdataset.shardlists import expand_urls
@@ -66,7 +58,7 @@ def list_shards(pattern: str) -> list[str]:
     try:
         shards = list(expand_urls(pattern))
     except ValueError as error:
-        raise UserError(f"{pattern}: not a pattern of shards ({error}); write it like 'cc3m/{{00000..00331}}.tar'") from error
+        raise UserError(f"{pattern}: invalid pattern of shards ({error}); write it like 'cc3m/{{00000..00331}}.tar'") from error
     missing = [shard for shard in shards if not REMOTE.match(shard) and not Path(shard).is_file()]
     if missing:
         raise UserError(f"{missing[0]}: no such shard ({len(missing)} of {len(shards)} are missing); give tar files of pairs")
@@ -74,9 +66,9 @@ def list_shards(pattern: str) -> list[str]:
 
 
 def count_pairs(pattern: str, shards: Sequence[str]) -> int:
-    """Number of pairs: from sizes.json or __len__ beside the shards, else the .txt files in them are counted.
+    """Returns the number of pairs from sizes.json or __len__ beside the shards, or else by counting the .txt files in them.
 
-    Raises UserError when a shard is no tar file or not local, or when there are no pairs.
+    Raises UserError when a shard is not a local tar file or there are no pairs.
     """
     from open_clip_train.data import get_dataset_size
 
@@ -84,12 +76,12 @@ def count_pairs(pattern: str, shards: Sequence[str]) -> int:
         pairs, _ = get_dataset_size(pattern)
     except (KeyError, ValueError, SyntaxError) as error:
         raise UserError(
-            f"{Path(shards[0]).parent}: sizes.json or __len__ does not fit the shards ({error}); remove it"
+            f"{Path(shards[0]).parent}: sizes.json or __len__ does not match the shards ({error}); remove it"
         ) from error
     if pairs is None:
         pairs = sum(_pairs_in(shard) for shard in tqdm(shards, desc="counting pairs", disable=len(shards) == 1))
     if not pairs:
-        raise UserError(f"{pattern}: no pairs; each needs NAME.jpg and NAME.txt")
+        raise UserError(f"{pattern}: no pairs; a pair is NAME.jpg and NAME.txt")
     return pairs
 
 
@@ -100,13 +92,13 @@ def _pairs_in(shard: str) -> int:
         with tarfile.open(shard) as archive:
             return sum(member.name.endswith(".txt") for member in archive)
     except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{shard}: not a tar file ({error}); make or download it again") from error
+        raise UserError(f"{shard}: not a tar file ({error}); create or download it again") from error
 
 
 def training_arguments(pattern: str, out: Path, options: Sequence[str], gpus: int) -> list[str]:
-    """Arguments of open_clip's training: the recipe, then `options`, which win, then what both leave open.
+    """Returns the arguments of open_clip's training: the recipe, `options` (which override it), and derived settings.
 
-    out: absolute. gpus: how many there are; 0 trains on the CPU. Raises UserError when options, shards or weights are wrong.
+    out: absolute path. gpus: number of GPUs; 0 trains on the CPU. Raises UserError when options, shards or weights are invalid.
     """
     shards = list_shards(pattern)
     processes = max(1, gpus)
@@ -121,9 +113,9 @@ def training_arguments(pattern: str, out: Path, options: Sequence[str], gpus: in
     arguments += options
     settings = read_settings(arguments)
     if "coca" not in settings.model.lower():
-        raise UserError(f"--model {settings.model}: open_clip trains a model as CoCa only when its name contains coca")
+        raise UserError(f"--model {settings.model}: open_clip trains a model as CoCa only if its name contains coca; rename it")
     if settings.workers * processes > len(shards):
-        raise UserError(f"--workers {settings.workers}: each worker of each GPU needs a shard, and there are {len(shards)}")
+        raise UserError(f"--workers {settings.workers}: needs a shard per worker and GPU, but has {len(shards)}; use fewer")
     if settings.pretrained and ":" not in settings.model:  # local-dir:FOLDER brings its own weights
         config = CocaConfig(architecture=settings.model, weights=settings.pretrained)
         arguments += ["--pretrained", str(find_weights(config, "coca").resolve())]
@@ -133,7 +125,7 @@ def training_arguments(pattern: str, out: Path, options: Sequence[str], gpus: in
 
 
 def read_settings(arguments: Sequence[str]) -> argparse.Namespace:
-    """What open_clip's training makes of its arguments. Raises UserError with its complaint."""
+    """Parses arguments as open_clip's training does. Raises UserError with its error message."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -145,16 +137,16 @@ def read_settings(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def training_command(gpus: int) -> list[str]:
-    """The training module as a command, in one process for each GPU."""
+    """Returns the command of the training module, with one process per GPU."""
     if gpus > 1:
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m", TRAINING]
     return [sys.executable, "-m", TRAINING]
 
 
 def run_training(command: Sequence[str], log: Path) -> None:
-    """Runs the training and shows its progress lines.
+    """Runs the training and prints its progress lines. log: the log file that the training writes.
 
-    log: where it writes everything itself. Raises UserError when it fails, after its last lines, which hold the reason.
+    Raises UserError when it fails, after printing its last lines, which contain the reason.
     """
     tail: deque[str] = deque(maxlen=TAIL)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
@@ -164,4 +156,4 @@ def run_training(command: Sequence[str], log: Path) -> None:
                 print(line, end="", flush=True)
     if process.returncode:
         sys.stderr.writelines(tail)
-        raise UserError(f"{TRAINING} failed (exit code {process.returncode}), its last lines are above, more is in {log}")
+        raise UserError(f"{TRAINING} failed with exit code {process.returncode}; see its last lines above and {log}")

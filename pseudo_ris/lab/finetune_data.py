@@ -1,9 +1,4 @@
-"""What `scripts/finetune_coca.sh` proves itself on: drawn crops with captions, and the small CoCa in a form open_clip trains.
-
-    pseudo-ris lab finetune-data --out DIR
-
-writes DIR/crops, a WebDataset of .jpg and .txt, and DIR/coca_demo, the folder for `--model local-dir:DIR/coca_demo`.
-"""
+"""Draws captioned crops and exports the embedded CoCa, to test fine-tuning (`pseudo-ris lab finetune-data`)."""
 
 from __future__ import annotations
 
@@ -27,20 +22,20 @@ from pseudo_ris.world.scene_set import SceneSet
 
 CROPS = 2000
 SHARDS = 4
-# The embedded models were trained on the scenes of seed 0.
+# The embedded models were trained on scenes with seed 0.
 SEED = 1
-CROPS_PER_SCENE = 4  # a little less than its objects, so that few objects are shown twice
-# Crops are 96 pixels wide: stronger compression, or colour at half the resolution, would blur stripes and dots.
+CROPS_PER_SCENE = 4  # slightly fewer than the objects of a scene, so that few objects occur twice
+# Crops are 96 pixels wide: stronger compression or chroma subsampling would blur stripes and dots.
 JPEG_QUALITY = 95
-# open_clip trains a model as CoCa when "coca" is in its name, and the folder's path is the name.
+# open_clip trains a model as CoCa if its name contains "coca"; the path of the folder is the name.
 MODEL_FOLDER = "coca_demo"
 
 
 def draw_pairs(scenes: SceneSet, count: int, seed: int) -> Iterator[tuple[np.ndarray, str]]:
-    """`count` pairs of a crop, RGB uint8 [S, S, 3], and the caption that names all attributes of its object.
+    """Draws `count` pairs of a crop, RGB uint8 [S, S, 3], and the caption with all attributes of its object.
 
-    Crops are cut as stage 2 cuts them, each in a random one of the four crop sets. The embedded CoCa was trained to name a
-    few attributes at random; always naming all is what there is to learn. The same arguments give the same pairs.
+    Crops are cut as in stage 2, each in a random crop set. The embedded CoCa names random subsets of the attributes, so
+    fine-tuning can learn to name all. The same arguments give the same pairs.
     """
     rng = np.random.default_rng(seed)
     source = CropSource(scenes, COCA["vision_cfg"]["image_size"])
@@ -55,17 +50,16 @@ def draw_pairs(scenes: SceneSet, count: int, seed: int) -> Iterator[tuple[np.nda
 
 
 def to_pixels(crop: torch.Tensor) -> np.ndarray:
-    """The image of a normalised crop, float [3, S, S]: RGB uint8 [S, S, 3]."""
+    """Converts a normalised crop, float [3, S, S], to RGB uint8 [S, S, 3]."""
     colours = crop * torch.tensor(CLIP_STD).view(3, 1, 1) + torch.tensor(CLIP_MEAN).view(3, 1, 1)
     return (colours * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def write_webdataset(pairs: Sequence[tuple[np.ndarray, str]], folder: Path, shards: int) -> None:
-    """Makes `folder` a WebDataset of the pairs: 00000.tar, ... with NUMBER.jpg and NUMBER.txt, and sizes.json.
+    """Replaces `folder` by a WebDataset of the pairs: 00000.tar, ... with NUMBER.jpg and NUMBER.txt, and sizes.json.
 
-    sizes.json (shard -> its pairs) is where open_clip's training looks for the length. Shard k holds the pairs k, k + shards,
-    ... so that their sizes differ by one at most. The folder appears whole; the same pairs give the same bytes.
-    Raises UserError when it cannot be written.
+    sizes.json (shard -> number of pairs) tells open_clip the length. Shard k contains the pairs k, k + shards, ..., so sizes
+    differ by at most one. The same pairs give the same bytes. Raises UserError when the folder cannot be written.
     """
     names = [f"{shard:05d}.tar" for shard in range(shards)]
     parts = [list(enumerate(pairs))[shard::shards] for shard in range(shards)]
@@ -75,9 +69,9 @@ def write_webdataset(pairs: Sequence[tuple[np.ndarray, str]], folder: Path, shar
 
 
 def write_model_folder(folder: Path) -> None:
-    """Makes `folder` the embedded CoCa as open_clip's "local-dir:" scheme reads it. Raises UserError when it cannot be written.
+    """Replaces `folder` by the embedded CoCa in the form of open_clip's "local-dir:" scheme. Raises UserError.
 
-    Training sees images normalised as stage 2's crops are: CLIP's mean and standard deviation are open_clip's default.
+    Training normalises images as stage 2 does, because CLIP's mean and standard deviation are open_clip's default.
     """
     text = {**COCA["text_cfg"], "tokenizer_kwargs": {"bpe_path": str(BPE_PATH.resolve())}}
     config = {"model_cfg": {**COCA, "text_cfg": text, "custom_text": True}, "preprocess_cfg": {}}

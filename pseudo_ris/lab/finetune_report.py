@@ -1,9 +1,4 @@
-"""What fine-tuning did to the small CoCa: caption loss and judged captions before and after, on freshly drawn scenes.
-
-    pseudo-ris lab finetune-report --weights FILE --log out.log
-
-prints a table and, as its last line, one JSON object. Exit code 1 when the loss did not fall or the captions are not better.
-"""
+"""Measures what fine-tuning changed: caption loss and judged captions before and after (`pseudo-ris lab finetune-report`)."""
 
 from __future__ import annotations
 
@@ -19,6 +14,7 @@ from pseudo_ris.captions.crops import CROP_SETS, cut_crops
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.config import CocaConfig, CropConfig, DecodingConfig
 from pseudo_ris.errors import UserError
+from pseudo_ris.lab.output import DIGITS, format_table
 from pseudo_ris.models.coca.captioner import CocaCaptioner, build_tokenizer
 from pseudo_ris.world.grammar import full_caption, parse
 from pseudo_ris.world.judge import CaptionCounts, Counts, judge_captions, share, total
@@ -28,12 +24,12 @@ SPLIT = "evaluation"
 SCENES = 100
 SEED = 0
 ATTRIBUTES = ("category", "size", "colour", "pattern")
-# How much of the share of named attributes that are right may be lost. The share of captions that are wholly true falls more:
-# the trained ones name four attributes instead of under three, so they can be wrong in more.
+# Allowed drop of the share of named attributes that are right. The share of captions that are true may drop further, because
+# fine-tuned captions name four attributes instead of fewer than three and so have more chances to be wrong.
 TOLERANCE = 0.01
 LABELS = {
-    "caption_loss": "caption loss a token, new scenes",
-    "beam_attributes": "attributes in a beam caption",
+    "caption_loss": "caption loss per token, new scenes",
+    "beam_attributes": "attributes per beam caption",
     "beam_attributes_right": "  of these right",
     "beam_true": "beam captions that are true",
     "beam_unique": "  unique",
@@ -45,10 +41,10 @@ FAILED = 1
 
 @dataclass(frozen=True)
 class CocaCounts(Counts):
-    """How a CoCa does on drawn scenes, on their true masks in all crop sets.
+    """Counts of a CoCa on drawn scenes, with their true masks in all crop sets.
 
-    loss: sum of the cross-entropy of the full captions' tokens, end included, in nats. tokens: how many. named, right: how many
-    attributes the beam search captions name, and name rightly. beams: these captions, judged.
+    loss: summed cross-entropy, in nats, of the tokens of the full captions, end token included. tokens: their number. named,
+    right: attributes that beam captions name, and name correctly. beams: the judged beam captions.
     """
 
     loss: float = 0.0
@@ -58,7 +54,7 @@ class CocaCounts(Counts):
     beams: CaptionCounts = field(default_factory=CaptionCounts)
 
     def figures(self) -> dict[str, float]:
-        """What is reported: mean loss a token; attributes a beam caption, share of right ones; shares of the captions."""
+        """Returns the reported figures, rounded: mean loss per token, attributes per beam caption, and shares of captions."""
         figures = {
             "caption_loss": share(self.loss, self.tokens),
             "beam_attributes": share(self.named, self.beams.captions),
@@ -67,11 +63,11 @@ class CocaCounts(Counts):
             "beam_unique": self.beams.unique_share,
             "beam_distinctive": self.beams.distinctive_share,
         }
-        return {name: round(value, 4) for name, value in figures.items()}
+        return {name: round(value, DIGITS) for name, value in figures.items()}
 
 
 def measure(weights: str, scenes: Sequence[Scene]) -> CocaCounts:
-    """Counts of the small CoCa with these weights ("demo" or a checkpoint file), on the CPU. Raises UserError."""
+    """Measures the small CoCa on the CPU. weights: "demo" or a checkpoint file. Raises UserError."""
     captioner = CocaCaptioner.from_config(CocaConfig(weights=weights), "cpu")
     return total(_measure_scene(captioner, scene) for scene in scenes)
 
@@ -87,7 +83,7 @@ def _measure_scene(captioner: CocaCaptioner, scene: Scene) -> CocaCounts:
 
 @torch.inference_mode()
 def caption_loss(captioner: CocaCaptioner, scene: Scene) -> tuple[float, int]:
-    """Summed cross-entropy of the full captions' tokens given the objects' crops in all crop sets, and their number."""
+    """Returns the summed cross-entropy of the full captions' tokens given the objects' crops, and the number of tokens."""
     size, config = captioner.image_size, CropConfig()
     crops = torch.cat([cut_crops(scene.image, scene.masks, crop_set, size, config) for crop_set in CROP_SETS])
     captions = [full_caption(obj) for obj in scene.objects] * len(CROP_SETS)
@@ -99,7 +95,7 @@ def caption_loss(captioner: CocaCaptioner, scene: Scene) -> tuple[float, int]:
 
 
 def named_attributes(text: str, obj: SceneObject) -> tuple[int, int]:
-    """How many attributes a caption of `obj` names, and how many rightly; an ungrammatical one names a wrong category."""
+    """Returns how many attributes a caption of `obj` names, and how many correctly; ungrammatical captions count as (1, 0)."""
     said = parse(text)
     if said is None:
         return 1, 0
@@ -108,7 +104,7 @@ def named_attributes(text: str, obj: SceneObject) -> tuple[int, int]:
 
 
 def training_losses(log: Path) -> list[float]:
-    """The caption losses that open_clip's training has logged, in order. Raises UserError when the log has none."""
+    """Reads the caption losses, in order, from a log of open_clip's training. Raises UserError when there are none."""
     try:
         content = log.read_text(encoding="utf-8")
     except OSError as error:
@@ -120,7 +116,7 @@ def training_losses(log: Path) -> list[float]:
 
 
 def shortcomings(before: dict[str, float], after: dict[str, float], losses: Sequence[float]) -> list[str]:
-    """Which of the expected improvements (see `CocaCounts.figures`, `training_losses`) are missing; nan improves nothing."""
+    """Returns messages about the expected improvements that are missing. NaN counts as no improvement."""
     expected = {
         "the training loss did not fall": losses[-1] < losses[0],
         "the caption loss on new scenes did not fall": after["caption_loss"] < before["caption_loss"],
@@ -132,8 +128,8 @@ def shortcomings(before: dict[str, float], after: dict[str, float], losses: Sequ
 
 
 def table(before: dict[str, float], after: dict[str, float], losses: Sequence[float]) -> str:
-    """The figures for a person."""
+    """Returns the figures as a table."""
     rows = {"training loss, first and last logged": (losses[0], losses[-1])}
     rows.update({label: (before[name], after[name]) for name, label in LABELS.items()})
-    lines = [f"{'fine-tuning the small CoCa':40}{'before':>8}{'after':>8}"]
-    return "\n".join(lines + [f"{label:40}{first:8.3f}{last:8.3f}" for label, (first, last) in rows.items()])
+    cells = [(label, f"{first:.3f}", f"{last:.3f}") for label, (first, last) in rows.items()]
+    return format_table(("fine-tuning the small CoCa", "before", "after"), cells)

@@ -1,4 +1,4 @@
-"""The optimisation loop the four demo models share."""
+"""The training loop of the four embedded models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Batch = TypeVar("Batch")
 
 
 def one_ahead(draw: Callable[[int], Batch]) -> Callable[[int], Batch]:
-    """`draw`, a function of the step alone, run one step ahead in a thread, so that an idle core can do it."""
+    """Returns `draw`, a function of the step, computed one step ahead in a thread to use an idle core."""
     pool = ThreadPoolExecutor(1)
     waiting: dict[int, Future[Batch]] = {}
 
@@ -40,16 +40,16 @@ def fit(
     weight_decay: float = 0.05,
     clip_norm: float = 1.0,
 ) -> nn.Module:
-    """Trains `model` in place with AdamW, warm-up and cosine decay; ends on an exponential average of its weights.
+    """Trains `model` in place with AdamW, linear warm-up and cosine decay, and sets it to the moving average of its weights.
 
     Args:
-        model: left in eval mode, holding the averaged parameters (buffers as they are at the end).
-        loss_of_step: step number -> scalar loss; draws its own batch, seeded by the step. Autocast is its own choice.
-        name: shown in the progress bar.
-        weight_decay: on tensors of two and more dimensions only.
+        loss_of_step: step -> scalar loss; draws its own batch, seeded by the step, and chooses its own autocast.
+        name: title of the progress bar.
+        weight_decay: applies to parameters with two or more dimensions.
 
     Returns:
-        `model`. Raises FloatingPointError when the loss stops being finite.
+        `model` in eval mode with averaged parameters; buffers keep their last values.
+        Raises FloatingPointError when the loss is not finite.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in parameters if p.ndim >= 2]
@@ -83,7 +83,7 @@ def fit(
 
 
 def _schedule(step: int, steps: int, warmup: int) -> float:
-    """Share of the peak learning rate at `step`: linear warm-up, then half a cosine down to 1%."""
+    """Returns the learning rate at `step` relative to its peak: linear warm-up, then cosine decay to 1%."""
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)

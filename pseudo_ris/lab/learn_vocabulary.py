@@ -1,7 +1,4 @@
-"""Learns the embedded models' BPE vocabulary from the words of the grammar.
-
-Run it after a change of the grammar's words, then retrain CoCa and CLIP.
-"""
+"""Learns the BPE vocabulary of the embedded models from the words of the grammar (`pseudo-ris lab learn-vocabulary`)."""
 
 from __future__ import annotations
 
@@ -20,16 +17,16 @@ END_OF_WORD = "</w>"
 
 
 def vocabulary_words() -> list[str]:
-    """Words that are one token each, sorted: the grammar's and the prompt's."""
+    """Returns the words that become one token each, sorted: those of the grammar and of the noun prompt."""
     return sorted({*WORDS, *PROMPT_WORDS})
 
 
 def learn_merges(words: Iterable[str]) -> list[Merge]:
-    """Byte-pair merges, in the order of learning, until every word is one token (Sennrich et al. 2016, sec. 3.2).
+    """Learns byte-pair merges until every word is one token (Sennrich et al. 2016, sec. 3.2); returns them in order.
 
-    words: distinct, lower case, ASCII letters only, all of the same frequency. The most frequent pair of neighbouring pieces is
-    merged first, and among equals the alphabetically first, so that the result depends on the set of words only.
-    Raises ValueError on a word with other characters: the tokenizer would split it before merging.
+    words: lower-case ASCII letters only, all with the same frequency. The most frequent pair of adjacent pieces is merged
+    first; ties are broken alphabetically, so the result depends on the set of words alone. Raises ValueError on a word with
+    other characters, which the tokenizer would split before merging.
     """
     segmented = []
     for word in sorted(set(words)):
@@ -47,10 +44,10 @@ def learn_merges(words: Iterable[str]) -> list[Merge]:
 
 
 def write_merges(merges: Iterable[Merge], path: Path) -> None:
-    """Writes merges as open_clip's SimpleTokenizer reads them: a header line, then one pair a line, gzipped.
+    """Writes merges in the format of open_clip's SimpleTokenizer: a header line, then one pair per line, gzipped.
 
-    The same merges give the same bytes: the archive holds no time and no name. There is no final newline, which the
-    tokenizer would take for a token.
+    The same merges give the same bytes, because the archive contains no time or name. There is no final newline, because the
+    tokenizer would read it as a token.
     """
     text = "\n".join([HEADER, *(" ".join(merge) for merge in merges)])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +55,7 @@ def write_merges(merges: Iterable[Merge], path: Path) -> None:
 
 
 def _apply(merge: Merge, pieces: list[str]) -> list[str]:
-    """`pieces` with every occurrence of the pair joined, from left to right."""
+    """Returns `pieces` with every occurrence of the pair joined, from left to right."""
     joined: list[str] = []
     position = 0
     while position < len(pieces):

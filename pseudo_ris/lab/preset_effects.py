@@ -1,38 +1,40 @@
-"""What each of the paper's settings changes, measured on freshly drawn scenes with the embedded models.
-
-`pseudo-ris lab preset-effects --scenes 100 --seed S` takes the demo's settings with the choices of
-configs/default.yaml, and switches each point in which configs/paper.yaml differs to the paper's value, alone; a last row
-switches all. It prints tables in Markdown and, as its last line, one JSON object.
-"""
+"""Measures what each of the paper's settings changes, on freshly drawn scenes (`pseudo-ris lab preset-effects`)."""
 
 from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from pseudo_ris.lab.evaluate import PAPER_THRESHOLD, RECOMMENDED_THRESHOLD
-from pseudo_ris.lab.preset_measures import MOSAIC_SIDE, Figures, Settings, Workbench, draw_mosaic
+from pseudo_ris.distinctiveness.nouns import RuleNounFinder
+from pseudo_ris.lab.output import format_table, rounded
+from pseudo_ris.lab.workbench import (
+    MOSAIC_SIDE,
+    ONE_THREAD,
+    PAPER_THRESHOLD,
+    RECOMMENDED_THRESHOLD,
+    Figures,
+    Settings,
+    Workbench,
+    draw_mosaic,
+)
 from pseudo_ris.stages.settings import STAGES, parse_config
 from pseudo_ris.world.judge import share, total
+from pseudo_ris.world.scene_set import map_in_processes
 from pseudo_ris.world.scenes import Scene, draw_scene
 
 OURS, PAPER = "default", "paper"
-# A difference within so many standard errors is not told from none.
+# Smaller differences, in standard errors, are not shown.
 NOTABLE = 2.0
 
-NO_PARSER = "spaCy's parser needs its model en_core_web_lg; all rows find nouns by rules"
-NO_GPU = "makes a difference on a GPU only; all rows are computed in fp32"
+NO_PARSER = "needs spaCy's model en_core_web_lg; all rows find nouns by rules"
+NO_GPU = "matters on a GPU only; all rows are computed in fp32"
 NOT_MEASURED = {
     "scoring.noun_finder": NO_PARSER,
     "scoring.noun_rule": NO_PARSER,
@@ -76,21 +78,21 @@ FILTER_COLUMNS = {
     "distinctive_drawn_recommended": "drawn",
 }
 LEGEND = (
-    "In brackets: the difference to our settings; ≈ where it is within two standard errors (jackknife over images), = where "
-    "there is none. Shown twice: masks whose IoU with another mask is 0.5 or more. Under DoC: of the expressions that pass, "
-    "those that fit their object and no other; objects that keep one; drawn: the expected share of distinctive ones when "
-    "training draws one expression of each mask that has any, all equally likely. The embedded CoCa and CLIP were trained on "
-    "crops with our fill and box, which favours ours in the rows that switch these."
+    "In brackets: the difference from our settings; ≈ if it is within two standard errors (jackknife over images), = if it is "
+    "zero. Shown twice: masks whose IoU with another mask is 0.5 or more. Under DoC: the share of kept expressions that are "
+    "distinctive; the share of objects that keep an expression; drawn: the expected share of distinctive expressions when "
+    "training draws one kept expression per mask uniformly. The embedded CoCa and CLIP were trained on crops with our fill and "
+    "box, which favours our settings in the rows that switch these."
 )
 
 
 @dataclass(frozen=True)
 class Section:
-    """One table: the rows that are measured on one kind of image and masks.
+    """One table: rows measured on one kind of image and masks.
 
-    switches: for each row but the first and the last, the settings that are switched to the paper's: one alone or, where one
-    changes what another does, together. draw: split, seed, index -> scene; there is one for each `scenes_per_image` of the
-    scenes asked for. find_masks: run stage 1; otherwise stage 2 is given the true masks.
+    switches: for each row except the first and last, the settings switched to the paper's value; several at once if they
+    interact. draw: (split, seed, index) -> scene. scenes_per_image: drawn scenes per image. find_masks: run stage 1; otherwise
+    stage 2 gets the true masks.
     """
 
     title: str
@@ -102,11 +104,11 @@ class Section:
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
-        """The settings that each row switches: none, the section's, all."""
+        """The settings that each row switches: none, each of `switches`, all."""
         return ((), *self.switches, measured_differences())
 
 
-# The mosaics come first: they take longest, and workers should end together.
+# The mosaics take longest, so they come first: then all workers finish at about the same time.
 SECTIONS = {
     "mosaics": Section(
         "Stage 2 on the true masks of mosaics of nine scenes",
@@ -151,7 +153,7 @@ SECTIONS = {
 
 @cache
 def preset_differences() -> dict[str, tuple[Any, Any]]:
-    """Every setting whose value differs: "part.name" -> (value in OURS, value in PAPER). Raises UserError."""
+    """Returns the settings that differ: "part.name" -> (value in OURS, value in PAPER). Raises UserError."""
     ours, paper = _flat(OURS), _flat(PAPER)
     return {setting: (ours[setting], paper[setting]) for setting in ours if ours[setting] != paper[setting]}
 
@@ -168,26 +170,27 @@ def _flat(preset: str) -> dict[str, Any]:
 
 
 def measured_differences() -> tuple[str, ...]:
-    """Names of those that the demo models can show."""
+    """Returns the names of the differing settings whose effect the demo models can show."""
     return tuple(setting for setting in preset_differences() if setting not in NOT_MEASURED)
 
 
 def settings_with(papers: Iterable[str]) -> Settings:
-    """The demo's settings with configs/default.yaml's value at each measured point, but the paper's for those in `papers`."""
+    """Returns the demo's settings with the paper's values for `papers` and ours for the other measured differences."""
     chosen = set(papers)
     differences = preset_differences()
     return Settings().switched({setting: differences[setting][setting in chosen] for setting in measured_differences()})
 
 
-def measure_image(split: str, seed: int, section: str, index: int) -> tuple[Figures, ...]:
-    """Figures of each of a section's rows on one image."""
+def measure_image(split: str, seed: int, job: tuple[str, int]) -> tuple[Figures, ...]:
+    """Measures all rows of a section on one image."""
+    section, index = job
     chosen = SECTIONS[section]
-    bench = Workbench(chosen.draw(split, seed, index), f"{split}_{seed}_{index}")
+    bench = Workbench(chosen.draw(split, seed, index), f"{split}_{seed}_{index}", RuleNounFinder())
     return tuple(bench.measure(settings_with(switched), chosen.find_masks) for switched in chosen.rows)
 
 
 def measure(split: str, seed: int, scenes: int, workers: int) -> dict[str, list[tuple[Figures, ...]]]:
-    """For each section its images' figures. Each image runs on one thread, so the result does not depend on `workers`.
+    """Returns the figures of all images of each section, computed in `workers` processes.
 
     Raises UserError when a preset cannot be read.
     """
@@ -195,27 +198,17 @@ def measure(split: str, seed: int, scenes: int, workers: int) -> dict[str, list[
     images = {name: scenes // section.scenes_per_image for name, section in SECTIONS.items()}
     jobs = [(name, index) for name, count in images.items() for index in range(count)]
     measured: dict[str, list[tuple[Figures, ...]]] = {name: [] for name in SECTIONS}
-    results = tqdm(_results(split, seed, jobs, workers), total=len(jobs), desc="images", dynamic_ncols=True)
+    results = map_in_processes(partial(measure_image, split, seed), jobs, workers, "images", ONE_THREAD)
     for (name, _), figures in zip(jobs, results, strict=True):
         measured[name].append(figures)
     return measured
 
 
-def _results(split: str, seed: int, jobs: Sequence[tuple[str, int]], workers: int) -> Iterator[tuple[Figures, ...]]:
-    work = partial(measure_image, split, seed)
-    if workers == 1:
-        torch.set_num_threads(1)
-        yield from (work(*job) for job in jobs)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        yield from pool.map(work, *zip(*jobs, strict=True))
-
-
 @dataclass(frozen=True)
 class Effect:
-    """A row's value of a figure, its difference to the first row's, and the standard error of that difference.
+    """A figure of a row, its difference from the first row, and the standard error of the difference.
 
-    nan where nothing was there to be counted; the error of one image alone is nan.
+    NaN if there was nothing to count; the error of a single image is NaN.
     """
 
     value: float
@@ -224,19 +217,19 @@ class Effect:
 
     @property
     def shown_value(self) -> str:
-        """For a table: the value, "nan" included."""
+        """The value for a table, possibly "nan"."""
         return f"{self.value:.3f}".removeprefix("0")
 
     @property
     def shown_difference(self) -> str:
-        """For a table: the difference, "=" for none, "≈" where it is not told from none."""
+        """The difference for a table: "=" for zero, "≈" if it is within NOTABLE standard errors."""
         if self.difference == 0:
             return "="
         return "≈" if abs(self.difference) < NOTABLE * self.error else f"{self.difference:+.3f}".replace("0.", ".", 1)
 
 
 def effect(images: Sequence[tuple[Figures, ...]], row: int, figure: Callable[[Figures], float]) -> Effect:
-    """A figure over one or more images, each of which has its rows. The error is the jackknife's (Efron 1982) over images."""
+    """Returns a figure of a row over all images, with a jackknife standard error over images (Efron 1982)."""
     own, first = ([of_image[place] for of_image in images] for place in (row, 0))
     without_one = [figure(left) - figure(right) for left, right in zip(_leave_one_out(own), _leave_one_out(first), strict=True)]
     error = math.sqrt((len(images) - 1) * np.var(without_one)) if without_one else math.nan
@@ -245,30 +238,32 @@ def effect(images: Sequence[tuple[Figures, ...]], row: int, figure: Callable[[Fi
 
 
 def _leave_one_out(figures: Sequence[Figures]) -> list[Figures]:
-    """The sum of all others, for each; nothing for one alone."""
+    """Returns for each image the sum over all other images; [] for a single image."""
     before = [Figures(), *accumulate(figures)]
     after = [Figures(), *accumulate(reversed(figures))]
     return [before[at] + after[len(figures) - 1 - at] for at in range(len(figures))] if len(figures) > 1 else []
 
 
 def table(measured: dict[str, list[tuple[Figures, ...]]]) -> str:
-    """The figures for a person, as Markdown: the settings that differ, then a table for each section that has images."""
-    lines = ["| setting | configs/default.yaml | configs/paper.yaml | |", "|---|---|---|---|"]
+    """Returns the figures as Markdown: the settings that differ, then a table for each section that has images."""
+    settings = []
     for setting, (ours, paper) in preset_differences().items():
         reason = f"not measured: {NOT_MEASURED[setting]}" if setting in NOT_MEASURED else ""
-        lines.append(f"| `{setting}` | {_shown(ours)} | {_shown(paper)} | {reason} |")
+        settings.append((f"`{setting}`", _shown(ours), _shown(paper), reason))
+    text = format_table(("setting", "configs/default.yaml", "configs/paper.yaml", ""), settings)
     for name, images in measured.items():
         if not images:
             continue
         section = SECTIONS[name]
         masks = total(of_image[0].masks for of_image in images)
-        lines += ["", f"{section.title} ({len(images)} images, {masks.objects} objects)", ""]
-        lines += [f"| | {' | '.join(section.columns.values())} |", "|---" * (len(section.columns) + 1) + "|"]
+        rows = []
         for row, switched in enumerate(section.rows):
             cells = [effect(images, row, FIGURES[column]) for column in section.columns]
             shown = [f"{cell.shown_value} ({cell.shown_difference})" if row else cell.shown_value for cell in cells]
-            lines.append(f"| {_row_name(switched)} | {' | '.join(shown)} |")
-    return "\n".join([*lines, "", LEGEND])
+            rows.append((_row_name(switched), *shown))
+        title = f"{section.title} ({len(images)} images, {masks.objects} objects)"
+        text += f"\n\n{title}\n\n{format_table(('', *section.columns.values()), rows)}"
+    return f"{text}\n\n{LEGEND}"
 
 
 def _row_name(switched: tuple[str, ...]) -> str:
@@ -280,19 +275,16 @@ def _row_name(switched: tuple[str, ...]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As in YAML."""
+    """Formats a value as in YAML."""
     return json.dumps(value).strip('"')
 
 
 def summary(measured: dict[str, list[tuple[Figures, ...]]]) -> dict[str, list[dict[str, Any]]]:
-    """For each section its rows: the settings switched, and every figure as [value, difference, error]; null for nan."""
+    """Returns the rows of each section: the settings switched, and each figure as [value, difference, error]; None for NaN."""
     return {
         name: [
             {"switched": list(switched)}
-            | {
-                figure: [None if math.isnan(part) else round(part, 4) for part in asdict(effect(images, row, of)).values()]
-                for figure, of in FIGURES.items()
-            }
+            | {figure: rounded(list(asdict(effect(images, row, of)).values())) for figure, of in FIGURES.items()}
             for row, switched in enumerate(SECTIONS[name].rows)
         ]
         for name, images in measured.items()

@@ -1,14 +1,4 @@
-"""Draws a small RefCOCO of the drawn world: scenes, their objects and what a person might call each, as a REFER set.
-
-`pseudo-ris lab refer-world --out DIR --train 500 --val 60 --test 100 --seed 0` writes
-
-    DIR/drawn/refs(unc).p, instances.json   the set, as REFER reads it
-    DIR/drawn/kinds.json                    the groups of each sentence, by its number, which evaluation breaks figures down by
-    DIR/images/train, val, test             its images; those of a folder have the ids that the set gives them
-
-Splits: train, val, and testA and testB, which share the test scenes: testA asks for living things, testB for all others
-(RefCOCO's ask for people and for all others). The embedded models have seen none of the scenes.
-"""
+"""Draws a small REFER data set of the drawn world, like RefCOCO (`pseudo-ris lab refer-world`)."""
 
 from __future__ import annotations
 
@@ -34,7 +24,7 @@ from pseudo_ris.world.scenes import Scene, SceneObject, scene_rng
 
 DATASET = "drawn"
 SCENE_SPLITS = {"train": "train", "val": "validation", "test": "evaluation"}
-"""Folder of images -> the split of scenes it is drawn from."""
+"""Folder of images -> split of scenes from which it is drawn."""
 LIVING = frozenset({"duck", "fish", "flower", "mushroom", "tree"})
 SPLITS: dict[str, tuple[str, Callable[[SceneObject], bool]]] = {
     "train": ("train", lambda obj: True),
@@ -42,28 +32,28 @@ SPLITS: dict[str, tuple[str, Callable[[SceneObject], bool]]] = {
     "testA": ("test", lambda obj: obj.category in LIVING),
     "testB": ("test", lambda obj: obj.category not in LIVING),
 }
-"""Split of the set -> its folder of images, and which objects it asks for."""
+"""Split of the set -> its folder of images, and which objects its expressions refer to."""
 
 FIRST_SCENE_SEED = 100
-"""Of a world's seed 0: the embedded models were trained on scenes of seed 0, fine-tuning proves itself on those of seed 1."""
+"""Scene seed for seed 0: seeds 0 and 1 are used for training the embedded models and for testing fine-tuning."""
 LARGEST_SEED = 2**32 - 1 - FIRST_SCENE_SEED
 MOST_EXPRESSIONS = 3
 DRAWS = 8
-"""Of an object's expressions; those that are the same, or single out no object, leave it with fewer than it was to have."""
+"""Draws per object; duplicates and ambiguous expressions are rejected, so an object may get fewer than wanted."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A drawn set. kinds: the groups of each sentence, by its number."""
+    """A drawn data set. kinds: sentence id -> groups of the sentence."""
 
     images: list[PairImage]
     kinds: dict[int, tuple[str, ...]]
 
 
 def draw_world(sizes: dict[str, int], seed: int, workers: int = 1, progress: bool = True) -> World:
-    """The images of all splits with their refs; one that no ref is about is left out.
+    """Draws the images of all splits with their refs; skips images without refs.
 
-    sizes: how many scenes each folder of SCENE_SPLITS has. The same sizes and seed give the same world, whatever `workers`.
+    sizes: number of scenes per folder of SCENE_SPLITS. The result does not depend on `workers`.
     Raises UserError when a size or the seed is out of range.
     """
     for folder, size in sizes.items():
@@ -83,7 +73,7 @@ def draw_world(sizes: dict[str, int], seed: int, workers: int = 1, progress: boo
 
 
 class _Numbers:
-    """Running numbers of a set, all from 1."""
+    """Counters of a set's ids, all from 1."""
 
     def __init__(self) -> None:
         self.images, self.objects, self.sentences = count(1), count(1), count(1)
@@ -91,7 +81,7 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """An image with its refs, the object of each, and the kinds of their sentences."""
+    """An image with its refs, the drawn object of each ref, and the kinds of its sentences."""
 
     image: PairImage
     objects: tuple[SceneObject, ...]
@@ -99,9 +89,9 @@ class _Drawn:
 
 
 def _drawn_images(folder: str, scenes: SceneSet, seed: int, numbers: _Numbers) -> Iterator[_Drawn]:
-    """The images of a folder, whose names spell their ids as COCO's do."""
+    """Yields the images of a folder; their names contain their ids, as in COCO."""
     for index, scene in enumerate(scenes):
-        # A stream of its own: expressions do not change how a scene is drawn.
+        # A separate random stream, so that expressions do not change how scenes are drawn.
         rng = scene_rng(SCENE_SPLITS[folder], seed, index).spawn(1)[0]
         refs, objects, kinds = [], [], {}
         for place, obj in enumerate(scene.objects):
@@ -120,7 +110,7 @@ def _drawn_images(folder: str, scenes: SceneSet, seed: int, numbers: _Numbers) -
 
 
 def _parts(split: str, folder: str, drawn: Iterable[_Drawn]) -> Iterator[PairImage]:
-    """The part of a split that lies in a folder: its images, each with the refs that are the split's."""
+    """Yields the images of a split that lie in a folder, with the refs of that split."""
     own_folder, asks_for = SPLITS[split]
     for each in drawn if own_folder == folder else ():
         refs = tuple(ref for ref, obj in zip(each.image.objects, each.objects, strict=True) if asks_for(obj))
@@ -129,9 +119,7 @@ def _parts(split: str, folder: str, drawn: Iterable[_Drawn]) -> Iterator[PairIma
 
 
 def draw_expressions(scene: Scene, index: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Two or three different expressions that each refer to object `index` (from 0) and to no other; fewer where there are
-    not as many, none where an object cannot be told from another.
-    """
+    """Draws up to two or three different expressions that refer to object `index` (from 0) and no other; possibly none."""
     wanted = int(rng.integers(2, MOST_EXPRESSIONS + 1))
     found: dict[str, None] = {}
     for _ in range(DRAWS):
@@ -144,10 +132,10 @@ def draw_expressions(scene: Scene, index: int, rng: np.random.Generator) -> tupl
 
 
 def kinds_of(text: str, scene: Scene, index: int) -> tuple[str, str]:
-    """Groups of an expression of object `index` (from 0).
+    """Returns the groups of an expression of object `index` (from 0).
 
-    Whether it says where the object is ("position") or only what it is like ("attribute"), and how many objects of the scene
-    are of its category, itself included ("3 look-alikes"; "no look-alikes" where it is the only one).
+    The first is "position" or "attribute", depending on whether the expression names a position. The second counts the objects
+    of the same category in the scene, itself included ("3 look-alikes"), or is "no look-alikes".
     """
     said = parse(text)
     category = scene.objects[index].category
@@ -157,7 +145,7 @@ def kinds_of(text: str, scene: Scene, index: int) -> tuple[str, str]:
 
 
 def write_world(world: World, out: Path) -> None:
-    """Writes a world to a new folder, which appears whole. Raises UserError, also when something is at `out`."""
+    """Writes a world to a new folder, which appears when complete. Raises UserError, also when `out` exists."""
     with new_place(out) as folder:
         write_refer(folder, world.images, DATASET, copy_images=True)
         write_atomic(folder / DATASET / KINDS, json.dumps(world.kinds) + "\n")

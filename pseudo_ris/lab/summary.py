@@ -1,7 +1,4 @@
-"""The closing table of the demo: what both stages made of the shipped scenes, against their ground truth.
-
-pseudo-ris lab summary --scenes datasets/demo --masks DIR --output DIR
-"""
+"""Compares the masks and pairs of drawn scenes with their ground truth (`pseudo-ris lab summary`)."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from pseudo_ris.world.judge import PairCounts, judge_pairs, total
 
 
 def summarise(scenes: Path, masks: Path, output: Path, name: str, threshold: float) -> list[str]:
-    """Lines of the table. Scenes that stage 1 or 2 has not finished are left out and counted."""
+    """Returns the lines of the table. Skips and counts scenes that stage 1 or 2 has not finished."""
     store, parts = MaskStore.existing(masks), PartStore(output, name)
     keep = partial(kept_candidates, threshold=threshold)
     judged: list[PairCounts] = []

@@ -1,18 +1,10 @@
-"""Trains the four embedded demo models on drawn scenes: one seeded command.
-
-    pseudo-ris lab train                      all four, into pseudo_ris/assets/weights
-    pseudo-ris lab train --models coca clip   some of them; each comes out the same as in a full training
-
-Scenes are drawn first (kept in a temporary folder), then CutLER and SAM train in one process, CoCa and CLIP in another, on one
-thread each.
-"""
+"""Trains the four embedded models on drawn scenes (`pseudo-ris lab train`)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -28,15 +20,15 @@ from pseudo_ris.world.scene_set import SceneSet, build_scene_set
 
 ORDINARY_SCENES = 4500
 FREE_SCENES = 3000
-# What trains one after the other in a process: SAM starts from the trained CutLER.
+# Models that train one after the other in one process: SAM starts from the trained CutLER.
 CHAINS = (("cutler", "sam"), ("coca", "clip"))
 MODELS = tuple(name for chain in CHAINS for name in chain)
 
 
 def train_model(name: str, scenes: Path, out: Path, seed: int, steps: int | None, device: str) -> None:
-    """Trains one model on the scene sets below `scenes` and writes `<out>/<name>.safetensors`.
+    """Trains one model on the scene sets in `scenes` and writes `<out>/<name>.safetensors`.
 
-    SAM takes `<out>/cutler.safetensors` as its start.
+    SAM starts from `<out>/cutler.safetensors`.
     """
     started = time.monotonic()
     ordinary, free = (SceneSet.load(scenes / kind) for kind in ("ordinary", "free"))
@@ -52,14 +44,14 @@ def train_model(name: str, scenes: Path, out: Path, seed: int, steps: int | None
     tqdm.write(f"{out / name}.safetensors: trained in {time.monotonic() - started:.0f} s")
 
 
-def train_chain(names: Sequence[str], *arguments: Any) -> None:
-    """`train_model` for each name in turn, on one thread."""
+def train_chain(scenes: Path, out: Path, seed: int, steps: int | None, device: str, names: Sequence[str]) -> None:
+    """Calls `train_model` for each name in turn, on one thread."""
     torch.set_num_threads(1)
     for name in names:
-        train_model(name, *arguments)
+        train_model(name, scenes, out, seed, steps, device)
 
 
 def draw_training_scenes(folder: Path, seed: int, ordinary: int, free: int, workers: int) -> None:
-    """Draws the two training sets below `folder`: ordinary scenes, and scenes of free forms for the stage-1 models."""
+    """Draws the two training sets into `folder`: ordinary scenes, and scenes with free forms for the models of stage 1."""
     build_scene_set("train", seed, ordinary, workers=workers).save(folder / "ordinary")
     build_scene_set("train", seed, free, free_forms=True, workers=workers).save(folder / "free")

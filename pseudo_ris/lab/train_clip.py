@@ -1,4 +1,4 @@
-"""Trains the demo CLIP on drawn objects so that ratios of its logits tell what an expression is true of."""
+"""Trains the embedded CLIP on drawn objects so that ratios of its logits tell true expressions from untrue ones."""
 
 from __future__ import annotations
 
@@ -23,28 +23,26 @@ STEPS = 2200
 BATCH = 64
 MASKED = 32
 LEARNING_RATE = 1.5e-3
-# Share of sentences that name every attribute: what tells patterns and sizes apart is learnt faster from those.
+# Fraction of sentences that name all attributes; patterns and sizes are learned faster from them.
 FULL_SENTENCES = 0.5
 
-# DoC is a ratio of products of logits, (m_i b_i) / max_j (m_j b_j), so logits must stay positive and a mismatch must always
-# cost about the same factor. A logit is therefore read as log-odds of truth about a centre, and smoothed targets bound it to
+# DoC is a ratio of products of logits, (m_i b_i) / max_j (m_j b_j), so logits must be positive and a mismatch must always cost
+# about the same factor. The training therefore treats logit - centre as log-odds of truth; smoothed targets bound the logit to
 # centre +- log((1 - smoothing) / smoothing).
 SENTENCE_CENTRE, SENTENCE_SMOOTHING = 4.7, 0.06
-# Noun prompts move less. If they moved as much, an untrue sentence about the only boat of an image would pass for its noun.
+# Noun prompts vary less: otherwise the noun alone would make an untrue sentence about the only boat of an image pass.
 NOUN_CENTRE, NOUN_SMOOTHING = 6.4, 0.2
 NOUN_WEIGHT = 0.5
 NOUN_PROMPTS = tuple(noun_prompt(category) for category in CATEGORIES)
 
 
 def train_clip(scenes: SceneSet, seed: int, steps: int | None = None, device: torch.device = CPU) -> nn.Module:
-    """A CLIP that scores sentences on image crops at margin 1.2 and "a photo of a NOUN" on masked crops, and the reverse.
+    """Trains a CLIP to score sentences and "a photo of a NOUN" on image crops with margin 1.2 and on masked crops.
 
-    A batch is made of whole scenes, so that look-alikes meet as hard negatives. Which text is true of which object is known, so
-    every pair of the batch is learnt from as true or untrue (a sigmoid loss, as in SigLIP, Zhai et al. 2023).
-    The logit scale keeps its initial value.
+    Batches consist of whole scenes, so look-alikes are hard negatives. The truth of every text-object pair is known, so each
+    pair contributes a sigmoid loss as in SigLIP (Zhai et al. 2023). The logit scale stays at its initial value.
 
-    Returns the model on `device`, in eval mode.
-    The same scenes, seed and steps give the same weights on the same kind of machine.
+    Returns the model on `device`, in eval mode. Scenes, seed and steps determine the weights on the same kind of machine.
     """
     torch.manual_seed(seed)
     model, tokenizer = build_clip("demo").to(device), build_tokenizer("demo")
@@ -55,7 +53,7 @@ def train_clip(scenes: SceneSet, seed: int, steps: int | None = None, device: to
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((seed, step))
         targets = source.draw_scenes(rng, BATCH)
-        # All of them in their surroundings, and some once more without.
+        # Image crops of all targets, and additional masked crops of some.
         targets += targets[:MASKED]
         crop_sets = ["image_1.2"] * (len(targets) - MASKED) + ["masked"] * MASKED
         crops = source.cut(targets, crop_sets, rng).contiguous(memory_format=torch.channels_last)
@@ -84,16 +82,16 @@ def _sentence(attributes: SceneObject, rng: np.random.Generator) -> str:
 
 
 def noun_truth(nouns: Sequence[str], targets: Sequence[Target]) -> torch.Tensor:
-    """Which noun is which target's category. Returns bool [nouns, targets]."""
+    """Returns which noun is the category of which target: bool [nouns, targets]."""
     categories = np.array([target.attributes.category for target in targets])
     return torch.from_numpy(np.array(nouns)[:, None] == categories)
 
 
 def truth_loss(log_odds: torch.Tensor, truth: torch.Tensor, hard: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Cross-entropy of text-crop pairs, averaged over true pairs, hard untrue pairs and easy untrue pairs alike.
+    """Returns the cross-entropy of text-crop pairs: the sum of the means over true, hard untrue and easy untrue pairs.
 
-    log_odds: float [texts, crops]. truth, hard: bool of that shape; true pairs are never counted as hard.
-    smoothing: probability that a label is taken to be wrong.
+    log_odds: float [texts, crops]. truth, hard: bool [texts, crops]; true pairs do not count as hard.
+    smoothing: assumed probability that a label is wrong.
     """
     labels = truth.float() * (1 - 2 * smoothing) + smoothing
     losses = binary_cross_entropy_with_logits(log_odds, labels, reduction="none")

@@ -1,4 +1,4 @@
-"""Trains the demo CoCa on crops of drawn objects: captions that name random attributes, and image-text contrast."""
+"""Trains the embedded CoCa on crops of drawn objects, with a captioning and a contrastive loss."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ from pseudo_ris.world.scenes import SceneObject
 STEPS = 3600
 BATCH = 64
 LEARNING_RATE = 1e-3
-# The paper's CoCa weighs captioning twice as much as contrast (Yu et al. 2022); the captions matter more here.
+# CoCa weighs captioning twice as much as contrast (Yu et al. 2022); captions matter even more here.
 CONTRASTIVE_WEIGHT = 0.2
-# open_clip's beam search adds up raw logits. They mean something only when their common offset is held at log Z = 0 (the z-loss
-# of PaLM, Chowdhery et al. 2022); without it, words that say nothing were repeated.
+# open_clip's beam search sums raw logits, which are comparable only if log Z stays near 0 (the z-loss of PaLM, Chowdhery et
+# al. 2022); without this loss, captions repeated meaningless words.
 OFFSET_WEIGHT = 0.05
-# Share of the steps that start the training with captions of all attributes: seeing patterns is learnt slowly from captions
-# that seldom name them.
+# Fraction of the steps, at the start, that use captions with all attributes: the model learns to see patterns slowly from
+# captions that rarely name them.
 FULL_CAPTIONS = 0.7
 PAD = 0
 
 
 def train_coca(scenes: SceneSet, seed: int, steps: int | None = None, device: torch.device = CPU) -> nn.Module:
-    """A CoCa that captions crops of drawn objects.
+    """Trains a CoCa that captions crops of drawn objects.
 
-    Every step sees new crops of random crop sets. At first their captions name all attributes; then each names a fresh
-    random subset, so that generic captions become likely, which is what distinctive decoding is there to change.
+    Every step uses new crops in random crop sets. Captions first name all attributes, then a random subset, so that generic
+    captions become likely, which distinctive decoding is designed to change.
 
-    Returns the model on `device`, in eval mode.
-    The same scenes, seed and steps give the same weights on the same kind of machine.
+    Returns the model on `device`, in eval mode. Scenes, seed and steps determine the weights on the same kind of machine.
     """
     torch.manual_seed(seed)
     model, tokenizer = build_coca("demo").to(device), build_tokenizer("demo")
@@ -72,7 +71,7 @@ def _caption(attributes: SceneObject, full: bool, rng: np.random.Generator) -> s
 def contrastive_loss(
     image_latents: torch.Tensor, text_latents: torch.Tensor, scale: torch.Tensor, truth: torch.Tensor
 ) -> torch.Tensor:
-    """Symmetric InfoNCE of pairs (image i, text i) in which texts true of another image do not count as negatives.
+    """Returns the symmetric InfoNCE loss of pairs (image i, text i), ignoring texts that are true of another image.
 
     image_latents, text_latents: [n, d], unit length. truth: bool [texts, images].
     """

@@ -1,4 +1,4 @@
-"""Trains the demo CutLER, a tiny Cascade Mask R-CNN, on the visible masks of drawn objects."""
+"""Trains the embedded CutLER, a tiny Cascade Mask R-CNN, on the visible masks of drawn objects."""
 
 from __future__ import annotations
 
@@ -21,16 +21,10 @@ STATISTICS_BATCHES = 40
 
 
 def train_cutler(scenes: Sequence[SceneSet], seed: int, steps: int | None = None, device: torch.device = CPU) -> nn.Module:
-    """A class-agnostic detector of drawn objects.
+    """Trains a class-agnostic detector of drawn objects.
 
-    Args:
-        scenes: training scenes; those of all sets are equally likely, so the sets' lengths set the mixture.
-        seed: of the initial weights, the batches and the sampling.
-        steps: optimisation steps; the default is what the embedded weights were trained for.
-        device: where to train.
-
-    Returns:
-        The model on `device`, in eval mode. The same scenes, seed and steps give the same weights on the same kind of machine.
+    scenes: sets of training scenes, sampled in proportion to their lengths. steps: None for the steps of the embedded weights.
+    Returns the model on `device`, in eval mode. Scenes, seed and steps determine the weights on the same kind of machine.
     """
     torch.manual_seed(seed)
     model = CascadeMaskRCNN(ARCHITECTURES["demo"]).to(device)
@@ -57,7 +51,7 @@ def train_cutler(scenes: Sequence[SceneSet], seed: int, steps: int | None = None
 def measure_statistics(model: CascadeMaskRCNN, batches: Iterable[DetectionBatch]) -> CascadeMaskRCNN:
     """Replaces the running statistics of batch normalisation by the mean over `batches`.
 
-    The running ones belong to the last weights of the training, not to their average.
+    The running statistics belong to the last weights of the training, not to the average that the model holds.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]

@@ -1,4 +1,4 @@
-"""Trains the demo SAM on drawn scenes."""
+"""Trains the embedded SAM on drawn scenes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LEARNING_RATE = 1.5e-3
 IMAGES_PER_STEP = 6
 OBJECT_POINTS = 5
 BACKGROUND_POINTS = 2
-POINT_FOCUS = 2.0  # about a third of the first attention falls on the nine image tokens around the point
-UPSCALING = 4  # low-resolution mask pixels per side of an image token; fixed by segment_anything
-SUBPIXELS = 3  # object maps are drawn this much finer than the low-resolution masks, then averaged
-MIN_AREA = 60  # subpixels; smaller remains of an object get no prompt
-SHARED_WEIGHT = 0.1  # of the two outputs that did not fit best, so that all three keep learning
+POINT_FOCUS = 2.0  # about a third of the initial attention goes to the nine image tokens around the point
+UPSCALING = 4  # low-resolution mask pixels per side of an image token, fixed by segment_anything
+SUBPIXELS = 3  # object maps have this many times the resolution of the low-resolution masks, before averaging
+MIN_AREA = 60  # in subpixels; smaller objects get no prompt
+SHARED_WEIGHT = 0.1  # weight of the mean over the three multimask outputs, so that all of them keep learning
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Batch:
     """Images and point prompts of one step.
 
     images: float32 [b, 3, S, S] in 0..255, padded as SAM pads. inside: float32 [b, 1, S, S], 0 in the padding.
-    points: float32 [b, p, 2], (x, y) pixels of the input. targets: float32 [b, p, s, s] coverage of each
-    low-resolution pixel by the prompted object; 0 everywhere for a point on background.
-    objects: uint8 [b, s, s] label of the object at each low-resolution pixel, 0 for background.
+    points: float32 [b, p, 2], (x, y) in pixels of the input. targets: float32 [b, p, s, s], coverage of each low-resolution
+    pixel by the prompted object; 0 for a point on the background.
+    objects: uint8 [b, s, s], label of the object at each low-resolution pixel, 0 for background.
     """
 
     images: torch.Tensor
@@ -48,7 +48,7 @@ class Batch:
     objects: torch.Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Returns the batch on another device."""
         return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
@@ -59,28 +59,20 @@ def train_sam(
     steps: int | None = None,
     device: torch.device = CPU,
 ) -> Sam:
-    """A demo SAM trained to draw the object under a point, from all the scenes alike.
+    """Trains a SAM to segment the object under a point.
 
-    A point on background has no mask to learn: its predicted IoU goes to 0, so that automatic mask generation drops it.
-
-    Args:
-        scenes: sets with `images` uint8 [n, 256, 256, 3] and `label_maps` uint8 [n, 256, 256] (0 background, k the
-            visible pixels of object k).
-        detector: the trained demo CutLER, whose feature pyramid the image encoder starts from.
-        seed: of the weights and of all batches.
-        steps: training steps; None for the number behind the shipped weights.
-        device: where to train.
-
-    Returns:
-        the model on `device`, in eval mode.
+    Points on the background have no target mask; their predicted IoU goes to 0, so automatic mask generation drops them.
+    scenes: sets of training scenes, sampled in proportion to their lengths. detector: the trained embedded CutLER; its feature
+    pyramid initialises the image encoder. steps: None for the steps of the embedded weights.
+    Returns the model on `device`, in eval mode.
     """
     torch.manual_seed(seed)
     model = build_sam("demo")
-    _look_at_the_point(model)
+    _attend_to_positions(model)
     model.image_encoder.patch_embed.pyramid.load_state_dict(detector.backbone.state_dict())
     size, fine = model.image_encoder.img_size, model.prompt_encoder.mask_input_size[0] * SUBPIXELS
-    reader = nn.Conv2d(model.prompt_encoder.embed_dim, 4 * UPSCALING**2, 1)
-    both = nn.ModuleList([model, reader]).to(device)
+    probe = nn.Conv2d(model.prompt_encoder.embed_dim, 4 * UPSCALING**2, 1)
+    both = nn.ModuleList([model, probe]).to(device)
     grid = [(scene_set, index) for scene_set in scenes for index in range(len(scene_set.images))]
 
     batch_of_step = one_ahead(lambda step: _draw_batch(grid, size, fine, np.random.default_rng([seed, step])))
@@ -89,8 +81,8 @@ def train_sam(
         batch = batch_of_step(step).to(device)
         embeddings = _embed(model, batch)
         masks, quality = _prompt(model, embeddings, batch.points)
-        return _prompt_loss(masks, quality, batch.targets.flatten(0, 1)[:, None]) + _reading_loss(
-            F.pixel_shuffle(reader(embeddings), UPSCALING), batch.objects
+        return _prompt_loss(masks, quality, batch.targets.flatten(0, 1)[:, None]) + _probe_loss(
+            F.pixel_shuffle(probe(embeddings), UPSCALING), batch.objects
         )
 
     fit(both, loss_of_step, name="SAM", steps=STEPS if steps is None else steps, learning_rate=LEARNING_RATE)
@@ -98,12 +90,12 @@ def train_sam(
 
 
 @torch.no_grad()
-def _look_at_the_point(model: Sam) -> None:
-    """Starts the decoder's attention between tokens and image as a comparison of positions.
+def _attend_to_positions(model: Sam) -> None:
+    """Initialises the attention between tokens and image so that it compares positions.
 
-    Queries and keys start with one common projection, and what is added to positions starts small, so a point's token
-    and the image around the point attend to each other from the first step on. From independent projections the decoder
-    draws empty masks for hundreds of steps.
+    Queries and keys get the same projection, and the terms added to positions start small, so a point's token and the image
+    around the point attend to each other from the first step. With independent projections the decoder predicts empty masks
+    for hundreds of steps.
     """
     model.image_encoder.neck[-1].weight.fill_(0.5)
     model.prompt_encoder.point_embeddings[1].weight.mul_(0.1)
@@ -117,14 +109,14 @@ def _look_at_the_point(model: Sam) -> None:
 
 
 def _embed(model: Sam, batch: Batch) -> torch.Tensor:
-    """Image embeddings, float32 [b, c, s / 4, s / 4]."""
+    """Returns image embeddings, float32 [b, c, s / 4, s / 4]."""
     normalised = (batch.images - model.pixel_mean) / model.pixel_std * batch.inside
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
         return model.image_encoder(normalised).float()
 
 
 def _prompt(model: Sam, embeddings: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits [b p, 4, s, s] and predicted IoU [b p, 4]: the single mask, then the three of the multimask output."""
+    """Returns logits [b p, 4, s, s] and predicted IoU [b p, 4] of the single mask and the three multimask outputs."""
     label = torch.ones(points.shape[1], 1, device=points.device)
     masks, quality = [], []
     for embedding, image_points in zip(embeddings, points, strict=True):
@@ -141,7 +133,7 @@ def _prompt(model: Sam, embeddings: torch.Tensor, points: torch.Tensor) -> tuple
 
 
 def _prompt_loss(masks: torch.Tensor, quality: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Masks of the points on objects, and predicted IoU of all. targets: [b p, 1, s, s]."""
+    """Returns the mask loss of points on objects plus the IoU loss of all points. targets: [b p, 1, s, s]."""
     quality_loss = F.mse_loss(quality, _iou(masks, targets))
     is_object = targets.flatten(1).any(1)
     if not is_object.any():
@@ -152,28 +144,26 @@ def _prompt_loss(masks: torch.Tensor, quality: torch.Tensor, targets: torch.Tens
     return fitting.mean() + quality_loss
 
 
-def _reading_loss(readings: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-    """What a linear reader sees in the embeddings: objects, their borders, and the way to their centres.
+def _probe_loss(predictions: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
+    """Returns the loss of a linear probe of the embeddings, which predicts objects, their borders and offsets to their centres.
 
-    The dense signal teaches the image encoder far faster than the prompts alone do; the reader is thrown away.
-
-    Args:
-        readings: [b, 4, s, s]: logits of object and of border, x and y offset to the object's centre in quarter images.
-        objects: uint8 [b, s, s] labels.
+    This dense signal trains the image encoder much faster than prompts alone; the probe is discarded after training.
+    predictions: [b, 4, s, s], logits of object and border, and x and y offset to the object's centre in quarters of the image.
+    objects: uint8 [b, s, s], labels.
     """
     is_object = (objects > 0).float()
     labels = objects.float()[:, None]
     border = (F.max_pool2d(labels, 3, 1, 1) != -F.max_pool2d(-labels, 3, 1, 1)).float()[:, 0]
     offsets = _centre_offsets(objects)
     return (
-        F.binary_cross_entropy_with_logits(readings[:, 0], is_object)
-        + F.binary_cross_entropy_with_logits(readings[:, 1], border)
-        + ((readings[:, 2:] - offsets).abs().sum(1) * is_object).mean()
+        F.binary_cross_entropy_with_logits(predictions[:, 0], is_object)
+        + F.binary_cross_entropy_with_logits(predictions[:, 1], border)
+        + ((predictions[:, 2:] - offsets).abs().sum(1) * is_object).mean()
     )
 
 
 def _centre_offsets(objects: torch.Tensor) -> torch.Tensor:
-    """float32 [b, 2, s, s]: from each pixel to the mean position of its label's pixels, in quarters of s."""
+    """Returns the offset from each pixel to the centroid of its label, in quarters of the image: float32 [b, 2, s, s]."""
     count, side = objects.shape[0], objects.shape[1]
     index = (objects.long() + 256 * torch.arange(count, device=objects.device)[:, None, None]).flatten()
     ys, xs = torch.meshgrid(2 * [torch.arange(side, device=objects.device)], indexing="ij")
@@ -186,10 +176,10 @@ def _centre_offsets(objects: torch.Tensor) -> torch.Tensor:
 
 
 def _mask_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """[n, k] from logits [n, k, s, s] and coverages [n, 1, s, s]: focal and dice loss.
+    """Returns focal plus dice loss, [n, k], of logits [n, k, s, s] and coverages [n, 1, s, s].
 
-    Focal: cross entropy x squared error, summed and divided by the object's area, so that small objects count as much
-    as large ones. For an object of a twentieth of the image this is Segment Anything's 20 : 1 of means.
+    The focal loss (cross-entropy x squared error) is summed and divided by the object's area, so that small objects count as
+    much as large ones. For an object of a twentieth of the image this equals Segment Anything's weighting of 20 : 1.
     """
     probabilities = logits.sigmoid()
     entropy = F.softplus(logits) - logits * targets
@@ -202,7 +192,7 @@ def _mask_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _iou(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """[n, k] IoU of the thresholded masks; 0 where there is no object."""
+    """Returns the IoU of the thresholded masks, [n, k]; 0 without an object."""
     drawn, wanted = logits > 0, targets > 0.5
     union = (drawn | wanted).sum((2, 3))
     return (drawn & wanted).sum((2, 3)) / union.clamp(min=1)
@@ -219,7 +209,7 @@ def _draw_batch(grid: list[tuple[SceneSet, int]], size: int, fine: int, rng: np.
 def _draw_sample(
     image: np.ndarray, labels: np.ndarray, size: int, fine: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, ...]:
-    """The five fields of `Batch` for one image."""
+    """Draws the five fields of `Batch` for one image."""
     image, labels = _random_window(image, labels, rng)
     height, width = labels.shape
     scale = 1 / max(height, width)
@@ -240,7 +230,7 @@ def _draw_sample(
 
 
 def _draw_prompts(drawn: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points [p, 2] in fine pixels and coverages [p, s, s]: evenly over objects, evenly over an object's pixels."""
+    """Draws points [p, 2], in fine pixels, uniformly over objects and their pixels, with the objects' coverages [p, s, s]."""
     areas = np.bincount(drawn[: shape[0], : shape[1]].ravel(), minlength=2)
     present = 1 + np.flatnonzero(areas[1:] >= MIN_AREA)
     background = BACKGROUND_POINTS if areas[0] else 0
@@ -263,7 +253,7 @@ def _draw_prompts(drawn: np.ndarray, shape: tuple[int, ...], rng: np.random.Gene
 
 
 def _random_window(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The whole scene or, a third of the time, a part of it of any aspect; flipped and transposed at random."""
+    """Returns the scene, in a third of the cases a random crop of it, randomly flipped and transposed."""
     if rng.random() < 1 / 3:
         height, width = (int(side * rng.uniform(0.45, 1.0)) for side in labels.shape)
         top, left = rng.integers(labels.shape[0] - height + 1), rng.integers(labels.shape[1] - width + 1)
@@ -278,9 +268,9 @@ def _random_window(image: np.ndarray, labels: np.ndarray, rng: np.random.Generat
 
 
 def _random_look(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The image, float32 in 0..255, half the time under another light and camera."""
+    """Returns the image, float32 in 0..255, in half of the cases with other light and camera effects."""
     look = image.astype(np.float32)
-    if rng.random() < 0.5:  # as drawn: scenes bring light and camera of their own
+    if rng.random() < 0.5:  # drawn scenes already vary in light and camera
         return look
     if rng.random() < 0.15:
         look = np.repeat(look.mean(2, keepdims=True), 3, axis=2)

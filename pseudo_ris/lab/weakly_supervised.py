@@ -1,23 +1,16 @@
-"""From drawn images without labels to a RIS model, beside one that was trained on the ground truth.
-
-    pseudo-ris lab weakly-supervised --out demo_output/weakly_supervised --seeds 0 1 2
-
-Draws a REFER set, runs stages 1 and 2 on its training images alone, trains a model on each kind of pairs and one on the ground
-truth, and measures all on the test scenes. Each command that it runs can be run by hand and goes on where it was; so does this.
-The last line is one JSON object.
-"""
+"""Trains RIS models on pseudo pairs and on the ground truth, and compares them (`pseudo-ris lab weakly-supervised`)."""
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +18,13 @@ import torch
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.io.machine import core_count
+from pseudo_ris.lab.output import format_table
 from pseudo_ris.lab.refer_world import DATASET
 from pseudo_ris.ris.config import DataConfig
 from pseudo_ris.ris.data.splits import split_targets
 from pseudo_ris.ris.evaluation.scores import Results, tally
 from pseudo_ris.ris.models.checkpoints import BEST, load_model
+from pseudo_ris.world.scene_set import map_in_processes
 
 CONFIG = "ris_demo"
 COMMAND = ("-m", "pseudo_ris.cli")
@@ -37,7 +32,7 @@ PAIRS = "distinctive_captions_cc3m.csv"
 TEST_SPLITS = ("testA", "testB")
 KINDS = ("attribute", "position")
 WARMUP_SHARE = 20
-"""Steps of a training for each step of its warm-up."""
+"""Training steps per warm-up step."""
 EVERYTHING = 0.0
 """A DoC threshold that every expression passes."""
 GROUND_TRUTH, BOTH = "ground truth", "pseudo pairs, calibrated and filtered"
@@ -45,7 +40,7 @@ GROUND_TRUTH, BOTH = "ground truth", "pseudo pairs, calibrated and filtered"
 
 @dataclass(frozen=True)
 class Row:
-    """One way to train. pairs: which of stage 2's results, or none: the ground truth. filtered: by the demo's DoC threshold."""
+    """One way to train. pairs: folder of stage 2's results; "": ground truth. filtered: apply the demo's DoC threshold."""
 
     name: str
     pairs: str = ""
@@ -59,7 +54,7 @@ class Row:
             return options
         masks, images = out / "masks", out / "world" / "images" / "train"
         options += [f"--data.pairs={out / self.pairs / PAIRS}", f"--data.pair_masks={masks}", f"--data.pair_images={images}"]
-        options += ["--data.fraction=0"]  # of the set only its validation split is used, to show how training goes
+        options += ["--data.fraction=0"]  # use only the validation split of the set, to monitor training
         return options if self.filtered else [*options, f"--data.threshold={EVERYTHING}"]
 
 
@@ -75,17 +70,20 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """How commands run: `workers` at a time, each with its share of the cores."""
+    """Runs commands, `workers` at a time, and divides the cores among them."""
 
     workers: int
 
     @property
     def threads(self) -> int:
-        """A worker's cores."""
+        """Cores per worker."""
         return max(1, core_count() // self.workers)
 
     def run(self, jobs: Sequence[Sequence[str]], log: Path) -> None:
-        """Runs the commands (arguments of Python), `workers` at a time. Raises UserError with a failed one's last line."""
+        """Runs Python with each list of arguments. log: folder of the logs.
+
+        Raises UserError with the last line of a failed one.
+        """
         with ThreadPoolExecutor(self.workers) as pool:
             for ended in [pool.submit(self._run, job, log / f"{number}.log") for number, job in enumerate(jobs)]:
                 ended.result()
@@ -106,7 +104,7 @@ def _last_line(log: Path) -> str:
 
 
 def draw_world(out: Path, options: argparse.Namespace, machine: Machine) -> None:
-    """The REFER set, unless it is there. Raises UserError."""
+    """Draws the REFER set unless it exists. Raises UserError."""
     world = out / "world"
     if not world.exists():
         sizes = [f"--{split}={getattr(options, split)}" for split in ("train", "val", "test")]
@@ -117,7 +115,7 @@ def draw_world(out: Path, options: argparse.Namespace, machine: Machine) -> None
 
 
 def make_pairs(out: Path, machine: Machine) -> None:
-    """Stages 1 and 2 on the training images: masks, and pairs with and without calibrated sampling. Raises UserError."""
+    """Runs stage 1, and stage 2 with and without calibrated sampling, on the training images. Raises UserError."""
     common = ["--config=demo", f"--images={out / 'world' / 'images' / 'train'}", f"--masks={out / 'masks'}"]
     if machine.workers > 1:
         common += ["--engine=local", f"--workers={machine.workers}"]
@@ -128,7 +126,7 @@ def make_pairs(out: Path, machine: Machine) -> None:
 
 
 def train_all(out: Path, rows: Sequence[Row], options: argparse.Namespace, machine: Machine) -> None:
-    """A model of each row and seed; the longest trainings start first. Raises UserError."""
+    """Trains a model for each row and seed, starting with the slowest. Raises UserError."""
     world = [f"--data.dataset={DATASET}", f"--data.refer_root={out / 'world'}", f"--data.images={out / 'world' / 'images'}"]
     common = [*COMMAND, "train", f"--config={CONFIG}", *world]
     common += [f"--schedule.steps={options.steps}", f"--schedule.warmup={options.steps // WARMUP_SHARE}"]
@@ -146,15 +144,19 @@ def _folder(out: Path, row: Row, seed: int) -> Path:
 
 
 def measure_all(out: Path, rows: Sequence[Row], seeds: Sequence[int], machine: Machine) -> dict[str, list[Results]]:
-    """Each row's models on the test scenes, one of each seed. Raises UserError."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(machine.workers, context, torch.set_num_threads, (machine.threads,)) as pool:
-        waiting = {row.name: [pool.submit(measure, out, row, seed) for seed in seeds] for row in rows}
-        return {name: [each.result() for each in results] for name, results in waiting.items()}
+    """Measures the models of each row, one per seed, on the test scenes. Raises UserError."""
+    jobs = [(row, seed) for row in rows for seed in seeds]
+    start = partial(torch.set_num_threads, machine.threads)
+    measured: dict[str, list[Results]] = {row.name: [] for row in rows}
+    found = map_in_processes(partial(measure, out), jobs, machine.workers, start=start)
+    for (row, _), results in zip(jobs, found, strict=True):
+        measured[row.name].append(results)
+    return measured
 
 
-def measure(out: Path, row: Row, seed: int) -> Results:
-    """The trained model on the test scenes."""
+def measure(out: Path, job: tuple[Row, int]) -> Results:
+    """Measures the model of a row and seed on the test scenes."""
+    row, seed = job
     device = torch.device("cpu")
     world = out / "world"
     data = DataConfig(dataset=DATASET, refer_root=str(world), images=str(world / "images"))
@@ -164,7 +166,7 @@ def measure(out: Path, row: Row, seed: int) -> Results:
 
 
 def summary(results: dict[str, list[Results]]) -> dict[str, Any]:
-    """Figures of each row at original size: mean and, of several seeds, standard deviation (of the sample)."""
+    """Returns the figures of each row at the original image size: mean and, with several seeds, sample standard deviation."""
     rows = {}
     for name, found in results.items():
         figures = {"oiou": [each.original.oiou for each in found], "miou": [each.original.miou for each in found]}
@@ -177,13 +179,10 @@ def summary(results: dict[str, list[Results]]) -> dict[str, Any]:
 
 
 def print_table(rows: dict[str, dict[str, float]]) -> None:
-    """The summary as a table in Markdown."""
-    columns = ["oiou", "miou", *(f"miou_{kind}" for kind in KINDS)]
-    print(f"| trained on | oIoU | mIoU | {' | '.join(f'mIoU, {kind} words' for kind in KINDS)} |")
-    print("|---" * (len(columns) + 1) + "|")
-    for name, figures in rows.items():
-        cells = [_cell(figures[column], figures.get(f"{column}_deviation")) for column in columns]
-        print(f"| {name} | {' | '.join(cells)} |")
+    """Prints the summary as a table."""
+    columns = {"oiou": "oIoU", "miou": "mIoU"} | {f"miou_{kind}": f"mIoU, {kind} words" for kind in KINDS}
+    cells = [(name, *(_cell(of[key], of.get(f"{key}_deviation")) for key in columns)) for name, of in rows.items()]
+    print(format_table(("trained on", *columns.values()), cells))
 
 
 def _cell(mean: float, deviation: float | None) -> str:

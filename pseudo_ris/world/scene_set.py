@@ -1,15 +1,15 @@
-"""Many drawn scenes as arrays: built once, kept on disk, read through memory maps."""
+"""Sets of drawn scenes as arrays, which can be saved and memory-mapped."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -17,12 +17,14 @@ from tqdm import tqdm
 from pseudo_ris.errors import UserError
 from pseudo_ris.world.scenes import SIZE, Scene, SceneObject, draw_scene
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 _IMAGES, _LABEL_MAPS, _OBJECTS = "images.npy", "label_maps.npy", "objects.json"
 
 
 @dataclass(frozen=True)
 class SceneSet:
-    """images: uint8 RGB [n, 256, 256, 3]; label_maps: uint8 [n, 256, 256]; objects: one tuple per scene."""
+    """n drawn scenes. images: RGB uint8 [n, 256, 256, 3]. label_maps: uint8 [n, 256, 256]. objects: one tuple per scene."""
 
     images: np.ndarray
     label_maps: np.ndarray
@@ -38,7 +40,7 @@ class SceneSet:
         return (self[index] for index in range(len(self)))
 
     def save(self, folder: Path | str) -> None:
-        """Write images.npy, label_maps.npy and objects.json into the folder, which is made when missing."""
+        """Writes images.npy, label_maps.npy and objects.json to the folder; creates it if needed."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / _IMAGES, self.images)
@@ -48,15 +50,11 @@ class SceneSet:
 
     @classmethod
     def load(cls, folder: Path | str) -> SceneSet:
-        """Read a folder written by `save`; the arrays stay on disk and are mapped read-only.
-
-        Raises:
-            UserError: the folder lacks one of the three files.
-        """
+        """Loads a folder written by `save`; the arrays are memory-mapped read-only. Raises UserError when a file is missing."""
         folder = Path(folder)
         for name in (_IMAGES, _LABEL_MAPS, _OBJECTS):
             if not (folder / name).is_file():
-                raise UserError(f"{folder}: no {name}; make the folder with SceneSet.save")
+                raise UserError(f"{folder}: has no {name}; write the folder with SceneSet.save")
         raw = json.loads((folder / _OBJECTS).read_text(encoding="utf-8"))
         objects = [tuple(SceneObject(**{**item, "box": tuple(item["box"])}) for item in scene) for scene in raw]
         return cls(np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _LABEL_MAPS, mmap_mode="r"), objects)
@@ -65,29 +63,35 @@ class SceneSet:
 def build_scene_set(
     split: str, seed: int, count: int, free_forms: bool = False, workers: int = 1, progress: bool = True
 ) -> SceneSet:
-    """Draw scenes 0 .. count - 1 of a split and seed; `workers` processes give the same arrays as one.
-
-    With several workers the calling script needs the usual `if __name__ == "__main__"` guard.
-
-    Raises:
-        ValueError: unknown split, or a seed out of range (see `scenes.scene_rng`).
-    """
+    """Draws scenes 0 .. count - 1 of a split and seed, in `workers` processes. Raises ValueError (see scenes.scene_rng)."""
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
     label_maps = np.empty((count, SIZE, SIZE), np.uint8)
     objects: list[tuple[SceneObject, ...]] = []
     draw = partial(draw_scene, split, seed, free_forms=free_forms)
-    with _mapper(draw, count, workers) as scenes:
-        for index, scene in enumerate(tqdm(scenes, total=count, desc=f"{split} scenes", disable=not progress)):
-            images[index], label_maps[index] = scene.image, scene.label_map
-            objects.append(scene.objects)
+    for index, scene in enumerate(map_in_processes(draw, range(count), workers, f"{split} scenes" if progress else "")):
+        images[index], label_maps[index] = scene.image, scene.label_map
+        objects.append(scene.objects)
     return SceneSet(images, label_maps, objects)
 
 
-@contextmanager
-def _mapper(draw: partial[Scene], count: int, workers: int) -> Iterator[Iterator[Scene]]:
+def map_in_processes(
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    title: str = "",
+    start: Callable[[], None] | None = None,
+) -> Iterator[Result]:
+    """Yields `work(job)` for each job in order, computed in this process if `workers` is 1, otherwise in `workers` processes.
+
+    title: of the progress bar; "" for no bar. start: called first in each process.
+    A script that uses several workers needs the guard `if __name__ == "__main__"`.
+    """
+    bar = partial(tqdm, total=len(jobs), desc=title, disable=not title, dynamic_ncols=True)
     if workers <= 1:
-        yield map(draw, range(count))
+        if start:
+            start()
+        yield from bar(map(work, jobs))
         return
-    # Fresh processes: OpenCV's and torch's threads do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool.map(draw, range(count), chunksize=8)
+    # "spawn": threads of OpenCV and torch do not survive a fork.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start) as pool:
+        yield from bar(pool.map(work, jobs))

@@ -5,16 +5,17 @@ import pytest
 import torch
 
 from pseudo_ris.cli.lab import evaluate as evaluate_command
-from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.distinctiveness.nouns import RuleNounFinder
 from pseudo_ris.errors import UserError
-from pseudo_ris.lab import evaluate
+from pseudo_ris.lab import evaluate, workbench
+from pseudo_ris.lab.workbench import Settings, Workbench
 from pseudo_ris.records import Candidate
 from pseudo_ris.world.grammar import full_caption
 from pseudo_ris.world.judge import CaptionCounts, MaskCounts, distinguishable
 from pseudo_ris.world.scenes import draw_scene
 
 SCENE = draw_scene("evaluation", 11, 0)
+BENCH = Workbench(SCENE, "id", RuleNounFinder())
 
 
 class EqualScorer:
@@ -32,11 +33,6 @@ class EqualScorer:
         return images @ texts.T
 
 
-def models(scorer=None):
-    stages = MaskGenerationConfig(), CaptionGenerationConfig()
-    return evaluate.Models(None, None, None, scorer or EqualScorer(), RuleNounFinder(), *stages)
-
-
 @pytest.fixture
 def knowing_captioner(monkeypatch):
     """Writes the whole truth when calibrated, only the category otherwise, and nonsense for every beam."""
@@ -46,11 +42,12 @@ def knowing_captioner(monkeypatch):
         said = [full_caption(obj) if calibrated else f"the {obj.category}" for obj in SCENE.objects]
         return [[Candidate("hm", "masked", "beam"), Candidate(said[i], "masked", "top_k_5")] for i in seg_ids]
 
-    monkeypatch.setattr(evaluate, "write_candidates", write)
+    monkeypatch.setattr(workbench, "write_candidates", write)
+    monkeypatch.setattr(workbench, "cached_model", lambda kind, config: EqualScorer())
 
 
 def test_each_kind_of_caption_is_judged_on_its_own(knowing_captioner):
-    figures = evaluate.measure_captions(models(), SCENE, SCENE.masks, "id")
+    figures = evaluate.measure_captions(BENCH, Settings(), SCENE.masks)
     count = len(SCENE.objects)
     assert (figures.beam.captions, figures.beam.true, figures.beam.unique) == (count, 0, count)
     assert (figures.calibrated.captions, figures.calibrated.true) == (count, count)
@@ -62,7 +59,7 @@ def test_each_kind_of_caption_is_judged_on_its_own(knowing_captioner):
 
 
 def test_without_masks_all_objects_are_missed():
-    figures = evaluate.measure_captions(models(), SCENE, np.zeros((0, 256, 256), bool), "id")
+    figures = evaluate.measure_captions(BENCH, Settings(), np.zeros((0, 256, 256), bool))
     assert figures.candidates == CaptionCounts(objects=len(SCENE.objects))
     assert figures.kept == (figures.candidates,) * len(evaluate.THRESHOLDS)
 

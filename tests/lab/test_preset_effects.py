@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from pseudo_ris.cli.lab import preset_effects as preset_effects_command
+from pseudo_ris.distinctiveness.nouns import RuleNounFinder
 from pseudo_ris.lab import evaluate, preset_effects
 from pseudo_ris.lab.preset_effects import Effect, effect, measured_differences, preset_differences, settings_with
-from pseudo_ris.lab.preset_measures import Figures, Settings, Workbench, draw_mosaic, judge_filter, shown_twice
+from pseudo_ris.lab.workbench import Figures, Settings, Workbench, draw_mosaic, judge_filter, shown_twice
 from pseudo_ris.records import CaptionRecord, MaskCaptions
 from pseudo_ris.world.grammar import full_caption
 from pseudo_ris.world.judge import CaptionCounts, MaskCounts
@@ -145,8 +146,9 @@ def test_table_and_summary_hold_every_row():
     }
     measured["mosaics"] = []
     text = preset_effects.table(measured)
-    assert "| `matching.rule` | iou | intersection |  |" in text
-    assert "| `sam.channel_order` bgr | .667 (+.667) |" in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert ["`matching.rule`", "iou", "intersection", ""] in rows
+    assert ["`sam.channel_order` bgr", ".667 (+.667)"] in [row[:2] for row in rows]
     assert "mosaics" not in text
     summary = json.loads(json.dumps(preset_effects.summary(measured), allow_nan=False))
     assert [row["switched"] for row in summary["stage2"]] == [list(row) for row in preset_effects.SECTIONS["stage2"].rows]
@@ -169,8 +171,8 @@ def kept_at(figures, threshold):
 
 @pytest.mark.slow
 def test_our_settings_give_the_figures_of_the_evaluation():
-    expected = evaluate.measure_scene(evaluate.load_models(None), "evaluation", 11, 0)
-    bench = Workbench(SCENE, "evaluation_11_0")
+    expected = evaluate.measure_scene(Settings(), "evaluation", 11, 0)
+    bench = Workbench(SCENE, "evaluation_11_0", RuleNounFinder())
     for find_masks, masks, captions in (
         (True, expected.masks, expected.on_predicted_masks),
         (False, MaskCounts(*[len(SCENE.objects)] * 6), expected.on_true_masks),
@@ -183,16 +185,17 @@ def test_our_settings_give_the_figures_of_the_evaluation():
 
 @pytest.mark.slow
 def test_shared_work_changes_no_figure():
-    shared = Workbench(SCENE, "id")
+    shared = Workbench(SCENE, "id", RuleNounFinder())
     for switched in [(), ("scoring.score_floor",), ("crops.antialias",), ("matching.rule", "scoring.fallback"), ()]:
         settings = settings_with(switched)
         for find_masks in (False, True):
-            assert shared.measure(settings, find_masks) == Workbench(SCENE, "id").measure(settings, find_masks)
+            alone = Workbench(SCENE, "id", RuleNounFinder())
+            assert shared.measure(settings, find_masks) == alone.measure(settings, find_masks)
 
 
 def test_without_masks_all_objects_are_missed():
     never = Settings().switched({"cutler.score_threshold": 1.0})
-    measured = Workbench(SCENE, "id").measure(never, find_masks=True)
+    measured = Workbench(SCENE, "id", RuleNounFinder()).measure(never, find_masks=True)
     assert measured.masks == MaskCounts(objects=len(SCENE.objects))
     assert measured.papers.kept == measured.candidates == CaptionCounts(objects=len(SCENE.objects))
     assert measured.papers.masks == 0

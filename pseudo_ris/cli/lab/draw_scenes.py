@@ -14,7 +14,7 @@ from pseudo_ris.world.scenes import SPLITS, draw_scene
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draws with command-line options `argv`; returns the exit code. Raises UserError."""
+    """Runs `pseudo-ris lab draw-scenes`; returns the exit code. Raises UserError."""
     options = make_parser().parse_args(argv)
     scenes = (draw_scene(options.split, options.seed, index) for index in range(options.count))
     description = f"drawn scenes, split {options.split}, seed {options.seed}"

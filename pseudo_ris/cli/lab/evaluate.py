@@ -1,7 +1,6 @@
 """Measures the embedded models on freshly drawn scenes, against their ground truth.
 
-`pseudo-ris lab evaluate --scenes 300 --seed S` prints a table and, as its last line, one JSON object.
-`--split validation` measures on scenes for choosing settings; the shipped ones were chosen on those.
+Prints tables and, as the last line, one JSON object. Use `--split validation` for choosing settings.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pseudo_ris.lab.evaluate import measure, summary, table
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line. Returns the exit code; raises UserError."""
+    """Runs `pseudo-ris lab evaluate`; returns the exit code. Raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab evaluate", description=__doc__)
     parser.add_argument("--scenes", type=whole_number(1), default=300, help="scenes to draw (default: 300)")
     parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of the scenes (default: 0)")

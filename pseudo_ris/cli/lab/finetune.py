@@ -1,11 +1,11 @@
-"""Fine-tunes CoCa on image-caption pairs with open_clip's own training module, on all visible GPUs.
+"""Fine-tunes CoCa on image-caption pairs with open_clip's training module, on all visible GPUs.
 
     pseudo-ris lab finetune 'cc3m/{00000..00331}.tar' OUT [options of open_clip_train.main]
 
-The shards are a WebDataset: tar files that hold NAME.jpg and NAME.txt for each pair. The defaults are the paper's choice,
-coca_ViT-L-14 from LAION-2B and one epoch, with the settings that open_clip publishes for fine-tuning CoCa. --pretrained takes
-what coca.weights takes. Stage 2 loads the result, OUT/checkpoints/epoch_latest.pt, as --coca.weights. A run that was stopped
-goes on after its last whole epoch.
+The shards are a WebDataset: tar files with NAME.jpg and NAME.txt for each pair. The defaults are those of the paper
+(coca_ViT-L-14 from LAION-2B, one epoch) and open_clip's published settings for fine-tuning CoCa. --pretrained accepts the
+values of coca.weights. Stage 2 loads the result with --coca.weights OUT/checkpoints/epoch_latest.pt. An interrupted run resumes
+after its last complete epoch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pseudo_ris.lab.finetune import CHECKPOINT, run_training, training_arguments
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs `pseudo-ris lab finetune`; returns the exit code. Raises UserError."""
     parser = argparse.ArgumentParser(
         prog="finetune_coca.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,15 +30,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help="options of open_clip_train.main, for example --epochs 2")
     given = parser.parse_args(argv)
     if given.out.suffix == ".tar":
-        raise UserError(f"{given.out}: is where the results should go; put the pattern of the shards in quotes")
+        raise UserError(f"{given.out}: is a shard, not the output folder; put the pattern of the shards in quotes")
     out = given.out.resolve()
     gpus = torch.cuda.device_count()
     arguments = training_arguments(given.shards, out, given.options, gpus)
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
-        print(f"{checkpoint} is there: going on from it; give another folder to start anew")
+        print(f"{checkpoint} exists: resuming from it; give another folder to start again")
     run_training([*training_command(gpus), *arguments], out / "out.log")
     if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: was not written; {out / 'out.log'} says what happened")
+        raise UserError(f"{checkpoint}: was not written; see {out / 'out.log'}")
     print(f"fine-tuned; stage 2 takes it as --coca.weights {checkpoint}")
     return 0

@@ -1,8 +1,6 @@
-"""What `scripts/finetune_coca.sh` proves itself on: drawn crops with captions, and the small CoCa in a form open_clip trains.
+"""Draws captioned crops and exports the small CoCa, as data for testing fine-tuning.
 
-    pseudo-ris lab finetune-data --out DIR
-
-writes DIR/crops, a WebDataset of .jpg and .txt, and DIR/coca_demo, the folder for `--model local-dir:DIR/coca_demo`.
+Writes DIR/crops, a WebDataset of .jpg and .txt, and DIR/coca_demo, the folder for `--model local-dir:DIR/coca_demo`.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from pseudo_ris.world.scene_set import build_scene_set
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs `pseudo-ris lab finetune-data`; returns the exit code. Raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab finetune-data", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder that receives crops and coca_demo")
     parser.add_argument("--crops", type=int, default=CROPS, help=f"crops to draw (default: {CROPS})")

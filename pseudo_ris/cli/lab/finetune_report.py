@@ -1,8 +1,6 @@
-"""What fine-tuning did to the small CoCa: caption loss and judged captions before and after, on freshly drawn scenes.
+"""Measures what fine-tuning changed in the small CoCa: caption loss and judged captions before and after, on new scenes.
 
-    pseudo-ris lab finetune-report --weights FILE --log out.log
-
-prints a table and, as its last line, one JSON object. Exit code 1 when the loss did not fall or the captions are not better.
+Prints a table and one JSON object as the last line. Exits with 1 if the loss did not fall or the captions did not improve.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from pseudo_ris.world.scenes import draw_scene
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs `pseudo-ris lab finetune-report`; returns the exit code. Raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab finetune-report", description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True, help="the fine-tuned checkpoint of the small CoCa")
     parser.add_argument("--log", type=Path, required=True, help="out.log of its training")

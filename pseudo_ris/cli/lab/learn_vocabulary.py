@@ -1,6 +1,6 @@
-"""Learns the embedded models' BPE vocabulary from the words of the grammar.
+"""Learns the BPE vocabulary of the embedded models from the words of the grammar.
 
-Run it after a change of the grammar's words, then retrain CoCa and CLIP.
+Run it after changing the grammar's words, then retrain CoCa and CLIP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pseudo_ris.world.grammar import WORDS
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the vocabulary."""
+    """Runs `pseudo-ris lab learn-vocabulary`; returns the exit code. Raises UserError."""
     argparse.ArgumentParser(prog="pseudo-ris lab learn-vocabulary", description=__doc__.splitlines()[0]).parse_args(argv)
     WORDS_PATH.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     write_merges(learn_merges(vocabulary_words()), BPE_PATH)

@@ -1,4 +1,4 @@
-"""Counts a RIS model's parameters and says what makes them: `pseudo-ris lab parameters --model.size base`."""
+"""Counts the parameters of each part of a RIS model and shows the arithmetic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pseudo_ris.ris.models.parameters import parts_of
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command: a table on stdout."""
+    """Runs `pseudo-ris lab parameters`; returns the exit code. Raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab parameters", description=__doc__)
     parser.add_argument("--model.name", choices=["maskris"], default="maskris")
     parser.add_argument("--model.size", dest="size", choices=sorted(SIZES), default="base")

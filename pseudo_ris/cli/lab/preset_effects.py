@@ -1,8 +1,8 @@
-"""What each of the paper's settings changes, measured on freshly drawn scenes with the embedded models.
+"""Measures what each of the paper's settings changes, on freshly drawn scenes with the embedded models.
 
-`pseudo-ris lab preset-effects --scenes 100 --seed S` takes the demo's settings with the choices of
-configs/default.yaml, and switches each point in which configs/paper.yaml differs to the paper's value, alone; a last row
-switches all. It prints tables in Markdown and, as its last line, one JSON object.
+Starts from the demo's settings with the choices of configs/default.yaml and switches each setting that differs in
+configs/paper.yaml to the paper's value, alone; the last row switches all. Prints Markdown tables and one JSON object as the
+last line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pseudo_ris.lab.preset_effects import measure, summary, table
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line. Returns the exit code; raises UserError."""
+    """Runs `pseudo-ris lab preset-effects`; returns the exit code. Raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab preset-effects", description=__doc__)
     parser.add_argument("--scenes", type=whole_number(1), default=100, help="scenes to draw (default: 100)")
     parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of the scenes (default: 0)")

@@ -1,13 +1,13 @@
-"""Draws a small RefCOCO of the drawn world: scenes, their objects and what a person might call each, as a REFER set.
+"""Draws a small REFER data set of the drawn world, like RefCOCO: scenes, objects and expressions for each object.
 
-`pseudo-ris lab refer-world --out DIR --train 500 --val 60 --test 100 --seed 0` writes
+Writes:
 
-    DIR/drawn/refs(unc).p, instances.json   the set, as REFER reads it
-    DIR/drawn/kinds.json                    the groups of each sentence, by its number, which evaluation breaks figures down by
-    DIR/images/train, val, test             its images; those of a folder have the ids that the set gives them
+    DIR/drawn/refs(unc).p, instances.json   the set in REFER's format
+    DIR/drawn/kinds.json                    the groups of each sentence, which evaluation reports separately
+    DIR/images/train, val, test             the images
 
-Splits: train, val, and testA and testB, which share the test scenes: testA asks for living things, testB for all others
-(RefCOCO's ask for people and for all others). The embedded models have seen none of the scenes.
+Splits: train, val, testA and testB. The last two share the test scenes: testA refers to living things, testB to all others
+(RefCOCO: people and all others). The embedded models have not seen any of the scenes.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pseudo_ris.lab.refer_world import SCENE_SPLITS, SPLITS, World, draw_world, 
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs `pseudo-ris lab refer-world`; returns the exit code. Raises UserError."""
     description, _, files = __doc__.partition("\n")
     parser = argparse.ArgumentParser(
         prog="pseudo-ris lab refer-world",
         description=description,
-        epilog=files.partition("writes")[2],
+        epilog=files,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; must not be there yet")
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
     for folder, size in (("train", 500), ("val", 60), ("test", 100)):
         parser.add_argument(f"--{folder}", type=int, default=size, help=f"scenes of images/{folder} (default: {size})")
-    parser.add_argument("--seed", type=int, default=0, help="of scenes and expressions (default: 0)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of scenes and expressions (default: 0)")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: 1)")
     options = parser.parse_args(argv)
     require_free(options.out)
     world = draw_world({folder: getattr(options, folder) for folder in SCENE_SPLITS}, options.seed, options.workers)

@@ -1,7 +1,4 @@
-"""The closing table of the demo: what both stages made of the shipped scenes, against their ground truth.
-
-pseudo-ris lab summary --scenes datasets/demo --masks DIR --output DIR
-"""
+"""Compares the masks and pairs of drawn scenes with their ground truth."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from pseudo_ris.lab.summary import summarise
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs `pseudo-ris lab summary`; returns the exit code. Raises UserError."""
     stage1, stage2 = MaskGenerationConfig(), CaptionGenerationConfig()
     parser = argparse.ArgumentParser(prog="pseudo-ris lab summary", description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=Path, default=Path(stage1.images).parent, help="drawn scenes with instances.json")

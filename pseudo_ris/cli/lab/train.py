@@ -1,48 +1,47 @@
-"""Trains the four embedded demo models on drawn scenes: one seeded command.
+"""Trains the four embedded models on drawn scenes, with one seed for everything.
 
     pseudo-ris lab train                      all four, into pseudo_ris/assets/weights
-    pseudo-ris lab train --models coca clip   some of them; each comes out the same as in a full training
+    pseudo-ris lab train --models coca clip   some of them; the weights are the same as in a full training
 
-Scenes are drawn first (kept in a temporary folder), then CutLER and SAM train in one process, CoCa and CLIP in another, on one
-thread each.
+Draws the scenes into a temporary folder; then CutLER and SAM train in one process, CoCa and CLIP in another, each on one
+thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from pseudo_ris.checkpoints.weights import EMBEDDED
 from pseudo_ris.lab.train import CHAINS, FREE_SCENES, MODELS, ORDINARY_SCENES, draw_training_scenes, train_chain
+from pseudo_ris.world.scene_set import map_in_processes
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs `pseudo-ris lab train`; returns the exit code. Raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab train", description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all four")
-    parser.add_argument("--seed", type=int, default=0, help="of scenes, initial weights and batches (default: 0)")
-    parser.add_argument("--out", type=Path, default=EMBEDDED, help="folder of the .safetensors files (default: the embedded)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of scenes, initial weights and batches (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, default=EMBEDDED, help="folder of the .safetensors files (default: the embedded ones)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that draw and train, two at most train (default: 2)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0 (default: auto)")
     parser.add_argument("--scenes", type=int, default=ORDINARY_SCENES, help=f"ordinary scenes (default: {ORDINARY_SCENES})")
     parser.add_argument("--free-scenes", type=int, default=FREE_SCENES, help=f"free-form scenes (default: {FREE_SCENES})")
-    parser.add_argument("--steps", type=int, default=None, help="fewer steps, to try the command; default: as shipped")
+    parser.add_argument("--steps", type=int, default=None, help="number of steps (default: as for the shipped weights)")
     options = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes started below
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         draw_training_scenes(Path(temporary), options.seed, options.scenes, options.free_scenes, options.workers)
         print(f"scenes drawn after {time.monotonic() - started:.0f} s")
-        with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            arguments = (Path(temporary), options.out, options.seed, options.steps, options.device)
-            chains = [[name for name in chain if name in options.models] for chain in CHAINS]
-            for training in [pool.submit(train_chain, chain, *arguments) for chain in chains]:
-                training.result()
+        train = partial(train_chain, Path(temporary), options.out, options.seed, options.steps, options.device)
+        list(map_in_processes(train, [[name for name in chain if name in options.models] for chain in CHAINS], options.workers))
     print(f"done after {time.monotonic() - started:.0f} s")
     return 0

@@ -1,10 +1,7 @@
-"""From drawn images without labels to a RIS model, beside one that was trained on the ground truth.
+"""Trains RIS models on pseudo pairs of drawn images and compares them with a model trained on the ground truth.
 
-    pseudo-ris lab weakly-supervised --out demo_output/weakly_supervised --seeds 0 1 2
-
-Draws a REFER set, runs stages 1 and 2 on its training images alone, trains a model on each kind of pairs and one on the ground
-truth, and measures all on the test scenes. Each command that it runs can be run by hand and goes on where it was; so does this.
-The last line is one JSON object.
+Draws a REFER set, runs stages 1 and 2 on its training images, trains a model on each kind of pairs and one on the ground truth,
+and measures all on the test scenes. It skips steps that an earlier run has finished. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,22 +28,24 @@ from pseudo_ris.lab.weakly_supervised import (
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs `pseudo-ris lab weakly-supervised`; returns the exit code. Raises UserError."""
     parser = argparse.ArgumentParser(prog="pseudo-ris lab weakly-supervised", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("demo_output", "weakly_supervised"), help="folder of all that is made")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings (default: 0)")
-    parser.add_argument("--world-seed", type=int, default=0, help="of the drawn scenes (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("demo_output", "weakly_supervised"), help="folder of all results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the trainings (default: 0)")
+    parser.add_argument("--world-seed", type=int, default=0, help="seed of the drawn scenes (default: 0)")
     for split, count in (("train", 500), ("val", 40), ("test", 100)):
         parser.add_argument(f"--{split}", type=int, default=count, help=f"scenes (default: {count})")
-    parser.add_argument("--steps", type=int, default=2000, help="of each training, however many masks it has (default: 2000)")
-    parser.add_argument("--workers", type=int, default=core_count(), help="commands at a time (default: one a core)")
+    parser.add_argument(
+        "--steps", type=int, default=2000, help="steps of each training, whatever the number of masks (default: 2000)"
+    )
+    parser.add_argument("--workers", type=int, default=core_count(), help="commands at a time (default: one per core)")
     options = parser.parse_args(argv)
     started, machine, out = time.monotonic(), Machine(options.workers), options.out.resolve()
 
     def say(what: str) -> None:
         print(f"[{(time.monotonic() - started) / 60:5.1f} min] {what}", flush=True)
 
-    say(f"drawing scenes; all that is made lies in {out}")
+    say(f"drawing scenes; all results go to {out}")
     draw_world(out, options, machine)
     say("stages 1 and 2 on the training images")
     make_pairs(out, machine)
@@ -54,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     train_all(out, ROWS, options, machine)
     say(f"evaluating them on {options.test} test scenes")
     rows = summary(measure_all(out, ROWS, options.seeds, machine))
-    say("done; at the images' size:\n")
+    say("done; figures at the original image size:\n")
     print_table(rows)
     pseudo, truth = rows[BOTH]["oiou"], rows[GROUND_TRUTH]["oiou"]
     minutes = (time.monotonic() - started) / 60
