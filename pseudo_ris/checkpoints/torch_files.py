@@ -1,7 +1,8 @@
-"""Files of torch.save: the directory of the archive is checked before anything is unpacked."""
+"""Reads files of torch.save and TorchScript archives; an archive's directory is checked before anything is unpacked."""
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,42 @@ import torch
 
 
 def load_torch_file(path: Path, mmap: bool = False) -> Any:
-    """`torch.load` of tensors and plain data on the CPU; takes no more memory than the file is large. No pickle code is run.
+    """`torch.load` of tensors and plain data onto the CPU. Runs no pickle code and needs no more memory than the file's size.
 
-    mmap: leave tensors in the file until they are read, where it is an archive (files of torch before 1.6 are none).
+    mmap: leave tensors in the file until they are read. Ignored for files of torch before 1.6, which are not archives.
     Raises ValueError when the archive would unpack to more than the file, and whatever torch.load raises.
     """
     is_archive = zipfile.is_zipfile(path)
     if is_archive:
         with zipfile.ZipFile(path) as archive:
-            check_sizes(archive, path)
-            check_stored(archive)
+            _check_sizes(archive, path)
+            _check_stored(archive)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
 
 
-def check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
+def is_torchscript(path: Path) -> bool:
+    """True for archives of torch.jit.save: like torch.load, looks for `constants.pkl` in the archive's folder."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def load_trusted_torchscript(path: Path) -> dict[str, torch.Tensor]:
+    """State dict of a TorchScript archive, on the CPU. Compiles the archive's code: only for files of a known checksum."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch advises against TorchScript; OpenAI's files are in it
+        return torch.jit.load(path, map_location="cpu").state_dict()
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
     """Raises ValueError when the uncompressed entries of the archive at `path` are larger than the file: they overlap."""
     stored = sum(entry.file_size for entry in archive.infolist() if entry.compress_type == zipfile.ZIP_STORED)
     if stored > path.stat().st_size:
         raise ValueError("its entries are larger than the file")
 
 
-def check_stored(archive: zipfile.ZipFile) -> None:
+def _check_stored(archive: zipfile.ZipFile) -> None:
     """Raises ValueError unless the archive is as torch.save writes it: no entry compressed, the first at the file's start.
 
     Bytes before the first entry would let the file hold two directories, of which zipfile and torch read different ones.

@@ -16,10 +16,9 @@ from torch import nn
 
 from pseudo_ris.assets.vocabulary import WEIGHTS as EMBEDDED
 from pseudo_ris.checkpoints.manifest import WeightsFile, held_checksum, local_path, read_manifest
-from pseudo_ris.checkpoints.open_clip_tags import fetch_tag, tags_of
+from pseudo_ris.checkpoints.open_clip_tags import fetch_tag, openai_checksums, tags_of
 from pseudo_ris.checkpoints.random_weights import fill_at_random
-from pseudo_ris.checkpoints.torch_files import load_torch_file
-from pseudo_ris.checkpoints.torchscript import is_torchscript_archive, read_torchscript_state
+from pseudo_ris.checkpoints.torch_files import is_torchscript, load_torch_file, load_trusted_torchscript
 from pseudo_ris.config import EMBEDDED_NAME, NOT_IN_RESULTS, RANDOM
 from pseudo_ris.errors import UserError
 from pseudo_ris.io.files import digest, file_digest
@@ -125,9 +124,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if is_torchscript_archive(path):
-            return read_torchscript_state(path)
-        content = load_torch_file(path, mmap=True)
+        content = _load_archived_clip(path) if is_torchscript(path) else load_torch_file(path, mmap=True)
+    except UserError:
+        raise
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError, ImportError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)}); download it again") from error
     except Exception as error:  # torch.load reports refused pickles as UnpicklingError
@@ -139,6 +138,17 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: holds a {type(content).__name__}, not tensors by name; give a state dict")
     state = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _load_archived_clip(path: Path) -> dict[str, torch.Tensor]:
+    """State dict of a TorchScript archive of OpenAI's CLIP. Raises UserError for any other archive, without opening it."""
+    if fingerprint(path) not in openai_checksums():
+        raise UserError(
+            f"{path}: a TorchScript archive, which may contain code, and its sha256 is none that OpenAI published for CLIP; "
+            f"download it again, or, if you trust the file, save its tensors with torch.save(torch.jit.load("
+            f"{path.name!r}).state_dict(), 'weights.pt') and give that file"
+        )
+    return load_trusted_torchscript(path)
 
 
 def load_weights(model: Model, path: Path, name: str) -> Model:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from pseudo_ris.checkpoints import weights
 from pseudo_ris.checkpoints.open_clip_tags import fetch_tag
 from pseudo_ris.checkpoints.random_weights import fill_at_random
 from pseudo_ris.checkpoints.weights import find_weights, load_weights, read_metadata, result_basis, save_weights
 from pseudo_ris.config import ClipConfig, CocaConfig, CutlerConfig, SamConfig, ScoringConfig
 from pseudo_ris.errors import UserError
+from pseudo_ris.io.files import file_digest
 from pseudo_ris.models.clip.scorer import build_clip
 from pseudo_ris.models.coca.captioner import build_coca
 
@@ -153,10 +155,11 @@ def test_a_training_checkpoint_of_open_clip_is_read_without_its_optimizer(tmp_pa
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # OpenAI's archives stay what they are
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_a_half_precision_archive_of_openai_fills_the_clip(tmp_path):
+def test_a_half_precision_archive_of_openai_fills_the_clip(tmp_path, monkeypatch):
     source = fill_at_random(build_clip("demo"), "clip").half()
     holder = torch.jit.script(_as_openai(source))
     holder.save(str(tmp_path / "RN.pt"))
+    monkeypatch.setattr(weights, "openai_checksums", lambda: {file_digest(tmp_path / "RN.pt")})
     loaded = load_weights(build_clip("demo"), tmp_path / "RN.pt", "clip (demo)")
     for own, half in zip(loaded.parameters(), source.parameters(), strict=True):
         assert own.dtype == torch.float32
