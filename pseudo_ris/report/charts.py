@@ -1,4 +1,4 @@
-"""The report's charts as SVG text: histograms, curves and bars, coloured by the page's style sheet."""
+"""Draws the charts of the report as SVG: histograms, curves and bars, coloured by the page's style sheet."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 12, 34, 38
 WIDEST_BAR = 26
 BAR_ROW, BAR_LABEL, BAR_NUMBER = 17, 92, 48
 SERIES = ("a", "b")
-"""Style classes of a chart's first and second series."""
+"""CSS classes of the first and second series of a chart."""
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where the values low..high lie on a line from `start` to `end` of the picture."""
+    """Maps values low..high to pixels start..end."""
 
     low: float
     high: float
@@ -34,7 +34,7 @@ class _Scale:
 
 
 def histogram_chart(histogram: Histogram, x_label: str, y_label: str, mark: float | None = None, percent: bool = False) -> str:
-    """Stacked bars of a histogram's series. mark: a value shown by a vertical line; percent: of values that are shares."""
+    """Draws a histogram as stacked bars. mark: value of a vertical line. percent: values are shares, shown in percent."""
     edges, total = histogram.edges, sum(histogram.counts.values())
     across = _Scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
     up = _Scale(0, _ticks(0, max(1, int(np.max(total))), 4)[-1], HEIGHT - BOTTOM, TOP)
@@ -55,7 +55,7 @@ def histogram_chart(histogram: Histogram, x_label: str, y_label: str, mark: floa
 
 
 def curve_chart(curve: Curve, x_label: str, mark: float) -> str:
-    """Shares over a threshold, 0 to 100%, one line a series; `mark` is the threshold in use."""
+    """Draws shares (0 to 100%) by threshold, one line per series. mark: the current threshold."""
     x = curve.thresholds
     across, up = _Scale(x[0], x[-1], LEFT, WIDTH - RIGHT), _Scale(0, 1, HEIGHT - BOTTOM, TOP)
     parts = [*_grid(up, [0, 0.25, 0.5, 0.75, 1], 100, "%"), *_x_axis(across, _ticks(x[0], x[-1]), x_label), _y_title("share")]
@@ -68,7 +68,7 @@ def curve_chart(curve: Curve, x_label: str, mark: float) -> str:
 
 
 def bar_chart(counts: Sequence[tuple[str, int]], label: str) -> str:
-    """A horizontal bar with its number for each (name, count)."""
+    """Draws a horizontal bar with its number for each (name, count)."""
     across = _Scale(0, max((count for _, count in counts), default=1), BAR_LABEL, WIDTH - BAR_NUMBER)
     parts = []
     for row, (name, count) in enumerate(counts):
@@ -82,13 +82,13 @@ def bar_chart(counts: Sequence[tuple[str, int]], label: str) -> str:
 
 
 def legend(names: Mapping[str, str]) -> str:
-    """HTML of a chart's legend: style class of the series -> its name."""
+    """Returns the HTML of a legend. names: CSS class of a series -> its name."""
     keys = (f'<span class="key {style}"></span>{escape(name)}' for style, name in names.items())
     return f'<p class="legend">{" ".join(keys)}</p>'
 
 
 def _ticks(low: float, high: float, about: int = 7) -> list[float]:
-    """Round values from at most `low` to at least `high`."""
+    """Returns round values that cover low..high."""
     step = nice_step((high - low) / about)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]

@@ -1,4 +1,4 @@
-"""The pictures of the report: each image as a thumbnail with the outlines of its masks, their areas and their duplicates."""
+"""Prepares the images of the report: thumbnails, mask outlines, mask areas and duplicate masks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ THUMBNAIL = 320
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 70, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
 DUPLICATE_IOU = 0.9
 SIMPLIFY = 0.6
-"""Pixels of the thumbnail by which a simplified outline may miss the mask's edge."""
+"""Tolerance of simplified outlines, in pixels of the thumbnail."""
 SPECK = 2.0
-"""Parts of an outline that enclose less, in square pixels of the thumbnail, are not drawn beside larger ones."""
+"""Smallest area, in square pixels of the thumbnail, of the parts of an outline that has larger parts."""
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A mask in the pixels of its thumbnail. path: of an SVG; fill rule even-odd. x, y: a point well inside, for its number."""
+    """The outline of a mask in pixels of the thumbnail. path: SVG path, fill rule even-odd.
+
+    x, y: position of the mask's number.
+    """
 
     path: str
     x: int
@@ -38,9 +41,9 @@ class Outline:
 
 @dataclass(frozen=True)
 class MaskView:
-    """One mask. share: of the image's pixels. twins: seg ids of the image's masks it is a duplicate of (IoU > 0.9).
+    """One mask. share: fraction of the image's pixels. twins: seg ids of its duplicates in the image (IoU > 0.9).
 
-    outline: None where the image is not shown.
+    outline: None if the image is not in the gallery.
     """
 
     seg_id: int
@@ -51,7 +54,7 @@ class MaskView:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture of an image: its JPEG file and its size in pixels."""
+    """A thumbnail: its JPEG file and its size in pixels."""
 
     jpeg: bytes
     width: int
@@ -60,7 +63,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ImageView:
-    """One image of the report. thumbnail: None where it is not shown. problems: what is missing or cannot be read."""
+    """One image of the report. thumbnail: None if it is not in the gallery. problems: what is missing or unreadable."""
 
     image_id: str
     name: str
@@ -71,18 +74,18 @@ class ImageView:
 
 @dataclass(frozen=True)
 class ImageRows:
-    """What the CSV says of one image: its id and the seg ids of its rows, in their order."""
+    """The id of an image and the seg ids of its rows in the CSV, in order."""
 
     image_id: str
     seg_ids: tuple[int, ...]
 
 
 def images_of(images: Path, masks: Path, rows: Mapping[str, ImageRows]) -> tuple[list[ImageRecord], int]:
-    """The images of the report, and how many others the folder holds, which stage 1 has not seen.
+    """Returns the images of the report, and the number of images in the folder that stage 1 has not processed.
 
-    They are those the CSV names (rows: image name -> its rows), in its order, then those for which stage 1 recorded something
-    but the CSV has no row. Only files that the folder lists are ever opened, whatever the CSV names.
-    Raises UserError when a folder is missing or the image folder holds no image.
+    The report covers the images in the CSV (rows: image name -> its rows), in order, then the images that stage 1 processed but
+    the CSV does not name. Opens only files that are listed in the folder, whatever the CSV names.
+    Raises UserError when a folder is missing or contains no image.
     """
     store = MaskStore.existing(masks)
     listed = list_images(images)
@@ -94,16 +97,16 @@ def images_of(images: Path, masks: Path, rows: Mapping[str, ImageRows]) -> tuple
 
 
 def evenly(count: int, most: int) -> frozenset[int]:
-    """Indices of at most `most` of `count` things, evenly spread, the first among them."""
+    """Returns at most `most` evenly spaced indices out of `count`, starting with 0."""
     return frozenset(range(count)) if count <= most else frozenset(index * count // most for index in range(most))
 
 
 def view_images(
     masks: Path, records: Sequence[ImageRecord], rows: Mapping[str, ImageRows], shown: Collection[int]
 ) -> Iterator[ImageView]:
-    """Views of the images, one at a time; those whose index is in `shown` with thumbnail and outlines.
+    """Yields a view of each image; views with an index in `shown` have a thumbnail and outlines.
 
-    What is missing or cannot be read becomes a problem of its view.
+    Missing and unreadable files are reported as problems of the view.
     """
     store = MaskStore(masks)
     for index, record in enumerate(records):
@@ -115,9 +118,9 @@ def view_images(
 
 
 def outline_of(mask: np.ndarray, width: int, height: int) -> Outline:
-    """The outline of a mask, bool [H, W] with a pixel set, in a picture of width x height pixels (its centres at integers)."""
+    """Returns the outline of a non-empty mask, bool [H, W], in a picture of width x height pixels (centres at integers)."""
     small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    # A mask thinner than a pixel of the thumbnail still gets an outline.
+    # Masks thinner than a pixel of the thumbnail get an outline, too.
     solid = (small >= 0.5 if (small >= 0.5).any() else small > 0).astype(np.uint8)
     contours, _ = cv2.findContours(solid, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     large = [contour for contour in contours if cv2.contourArea(contour) >= SPECK] or contours
@@ -128,7 +131,7 @@ def outline_of(mask: np.ndarray, width: int, height: int) -> Outline:
 
 
 def twins_of(masks: np.ndarray, seg_ids: Sequence[int]) -> list[tuple[int, ...]]:
-    """For each mask, bool [N, H, W], the seg ids of the others whose IoU with it is over 0.9."""
+    """Returns for each mask, bool [N, H, W], the seg ids of its duplicates (IoU > 0.9)."""
     packed = pack(masks)
     alike = (iou_with(packed, index, packed) > DUPLICATE_IOU for index in range(len(masks)))
     return [tuple(seg_ids[other] for other in np.flatnonzero(row) if other != index) for index, row in enumerate(alike)]
@@ -156,13 +159,13 @@ def _view(record: ImageRecord, store: MaskStore, expected: Sequence[int] | None,
 
 
 def _check_id(record: ImageRecord) -> None:
-    """An id of the CSV names a folder of masks: it must not lead elsewhere."""
+    """Raises BadInputError if the id, which the CSV gives, is not a safe folder name."""
     for reason in unusable_images([record]).values():
         raise BadInputError(reason)
 
 
 def _differences(record: ImageRecord, seg_ids: Sequence[int], expected: Sequence[int] | None) -> Iterator[str]:
-    """What the masks on disk and the rows of the CSV do not agree on."""
+    """Yields the differences between the masks on disk and the rows of the CSV."""
     if expected is None and seg_ids:
         yield f"{record.name}: has {len(seg_ids)} masks but no row in the CSV"
         return
@@ -174,7 +177,7 @@ def _differences(record: ImageRecord, seg_ids: Sequence[int], expected: Sequence
 
 
 def _thumbnail(image: np.ndarray) -> Thumbnail:
-    """Of RGB uint8 [H, W, 3]; its longer side has at most THUMBNAIL pixels."""
+    """Scales RGB uint8 [H, W, 3] so that its longer side has at most THUMBNAIL pixels."""
     height, width = image.shape[:2]
     scale = min(1.0, THUMBNAIL / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -184,6 +187,6 @@ def _thumbnail(image: np.ndarray) -> Thumbnail:
 
 
 def _path_of(points: np.ndarray) -> str:
-    """SVG path of a closed polygon, int [n, 2] (x, y): its first point, then steps."""
+    """Returns the SVG path of a closed polygon, int [n, 2] (x, y)."""
     steps = np.diff(points, axis=0)
     return f"M{points[0, 0]} {points[0, 1]}" + "".join(f"l{x} {y}" for x, y in steps.tolist()) + "z"

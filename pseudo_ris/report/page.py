@@ -1,4 +1,4 @@
-"""The report as one HTML file: figures and charts as they are, the gallery as data for its script; nothing else is loaded."""
+"""Builds the report as one self-contained HTML file: static figures and charts, and JSON data for the gallery's script."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ BOTH = {"a": "kept", "b": "rejected"}
 
 @dataclass(frozen=True)
 class Report:
-    """What the page is made of.
+    """The content of the page.
 
-    name: of the CSV. kept: bool [C], candidates that pass `threshold`. views: of all images. shown: indices of those in the
-    gallery, whose data is `gallery`. unseen: images of the folder that neither stage 1 nor the CSV knows.
+    name: of the CSV. kept: bool [C], candidates that pass `threshold`. views: all images. shown: indices of the images in the
+    gallery. gallery: their data. unseen: number of images that neither stage 1 nor the CSV contains.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Report:
 
 
 def build_page(report: Report) -> bytes:
-    """The HTML file, UTF-8; the same bytes for the same report."""
+    """Returns the HTML file in UTF-8; the same report gives the same bytes."""
     style, script = (_template(name) for name in ("style.css", "page.js"))
     problems = [problem for view in report.views for problem in view.problems]
     page = Template(_template("page.html")).substitute(
@@ -132,7 +132,7 @@ def _charts(report: Report) -> Iterable[str]:
 
 
 def _word_lengths(table: CandidateTable) -> np.ndarray:
-    """Words of each candidate, int [C]."""
+    """Returns the number of words of each candidate, int [C]."""
     return np.array([len(statistics.words(text)) for text in table.text.values], np.int64)[table.text.codes]
 
 
@@ -159,7 +159,7 @@ def _words(report: Report) -> Iterable[str]:
 
 
 def _sentences(table: CandidateTable, chosen: np.ndarray | None) -> list[str]:
-    """Sentences of the chosen candidates (None: all), one repeated within a mask once, in the table's order."""
+    """Returns the sentences of the chosen candidates (None: all) in table order, without repetitions within a mask."""
     places = np.arange(len(table.row)) if chosen is None else np.flatnonzero(chosen)
     pairs = np.stack([table.row[places], table.text.codes[places]], axis=1)
     first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
@@ -219,11 +219,11 @@ def _template(name: str) -> str:
 
 
 def _policy_hash(content: str) -> str:
-    """What the page's own content security policy allows an inline style or script by."""
+    """Returns the hash by which the page's content security policy allows an inline style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
 
 
 def _script_json(value: object) -> str:
-    """JSON that neither ends nor opens an element, whatever its texts hold."""
+    """Returns JSON that cannot end or start an HTML element, whatever its texts contain."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

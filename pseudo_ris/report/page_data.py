@@ -1,4 +1,4 @@
-"""What the gallery's script works on: images, masks and candidates as columns of a compact JSON object."""
+"""Builds the JSON data of the gallery: images, masks and candidates as columns."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pseudo_ris.pairs.candidate_table import CandidateTable
 from pseudo_ris.report.gallery import ImageView, MaskView, Outline
 
 SCALE = 1000
-"""Scores are whole numbers of thousandths on the page."""
+"""Scores are stored as integers, in thousandths."""
 NO_OUTLINE = Outline("", 0, 0)
 SHOWN_SCORES = {"doc": "doc", "m": "masked_score", "b": "crop_score", "uniqueness": "uniqueness"}
 """Name on the page -> column."""
 
 
 def rows_by_image(table: CandidateTable) -> dict[str, list[int]]:
-    """Image name -> numbers of its rows in the table, both in the table's order."""
+    """Returns image name -> indices of its rows, both in table order."""
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(table.image_name.strings()):
         rows.setdefault(name, []).append(row)
@@ -29,11 +29,11 @@ def rows_by_image(table: CandidateTable) -> dict[str, list[int]]:
 def gallery_data(
     table: CandidateTable, kept: np.ndarray, views: Sequence[ImageView], rows: Mapping[str, Sequence[int]], threshold: float
 ) -> dict[str, object]:
-    """The JSON object of the images `views`.
+    """Returns the JSON object of the images `views`.
 
-    kept: bool [C]. An image's masks are those of its rows, then those without a row. `first` of images and masks gives, with a
-    last entry at the end, where the masks of an image, or the groups of a mask, begin. A group is all candidates of a mask that
-    have text, scores and fate in common, kept ones and higher DoC first; `origins` are its crop sets and strategies.
+    kept: bool [C]. The masks of an image are those of its rows, then those without a row. `first` lists where the masks of each
+    image, or the groups of each mask, begin, plus a final end. A group combines the candidates of a mask with equal text,
+    scores and `kept`; groups are sorted by `kept`, then DoC, descending. `origins` lists pairs of crop set and strategy.
     """
     entries = [_entries(table, view, rows.get(view.name, ())) for view in views]
     masks = [entry for of_image in entries for entry in of_image]
@@ -71,7 +71,7 @@ def gallery_data(
 
 
 def _entries(table: CandidateTable, view: ImageView, rows: Sequence[int]) -> list[tuple[int, MaskView]]:
-    """The masks of an image with their rows, -1 without one; a row whose mask is missing has an empty view."""
+    """Returns the masks of an image with their rows (-1 without a row); rows without a mask get an empty view."""
     by_id = {mask.seg_id: mask for mask in view.masks}
     seg_ids = [int(table.seg_id[row]) for row in rows]
     with_row = [(row, by_id.get(seg_id, MaskView(seg_id, 0.0, (), None))) for row, seg_id in zip(rows, seg_ids, strict=True)]
@@ -79,7 +79,7 @@ def _entries(table: CandidateTable, view: ImageView, rows: Sequence[int]) -> lis
 
 
 def _grouped(table: CandidateTable, kept: np.ndarray, mask_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates of the rows `mask_rows` in the page's order, int [c], and where in it each group starts."""
+    """Returns the candidates of the rows `mask_rows` in page order, int [c], and the start of each group."""
     place = np.full(len(table.seg_id) + 1, -1)  # one more: rows of -1 write there
     place[mask_rows] = np.arange(len(mask_rows))
     chosen = np.flatnonzero(place[table.row] >= 0) if len(table.row) else np.zeros(0, np.int64)
@@ -109,13 +109,13 @@ def _mask_columns(table: CandidateTable, masks: Sequence[tuple[int, MaskView]]) 
 
 
 def _first_groups(table: CandidateTable, mask_rows: np.ndarray, leaders: np.ndarray) -> list[int]:
-    """Where each mask's groups begin, and the end."""
+    """Returns where the groups of each mask begin, plus the end."""
     counts = np.bincount(table.row[leaders], minlength=len(table.seg_id) + 1)  # the last one, 0, is for rows of -1
     return [0, *np.cumsum(counts[mask_rows]).tolist()]
 
 
 def _score_columns(table: CandidateTable) -> dict[str, str]:
-    """m is the correctness: a file that has only one of the two columns shows that."""
+    """Returns name on the page -> column; m comes from masked_score, or from the equal correctness if that is missing."""
     columns = dict(SHOWN_SCORES)
     if columns["m"] not in table.scores:
         columns["m"] = "correctness"
@@ -131,20 +131,20 @@ def _scaled(values: np.ndarray | None, places: np.ndarray) -> list[int] | None:
 
 
 def _nouns(table: CandidateTable, leaders: np.ndarray) -> tuple[list[str], list[int] | None]:
-    """The nouns that occur, and the groups' places in that list; None without the column."""
+    """Returns the nouns in use and each group's index into them; None without the column."""
     if "noun" not in table.texts:
         return [], None
     return _renumbered(table.texts["noun"].codes[leaders], table.texts["noun"].values)
 
 
 def _renumbered(codes: np.ndarray, values: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Only the values that are used, and the codes in them."""
+    """Returns the values in use and the codes as indices into them."""
     used, numbers = np.unique(codes, return_inverse=True)
     return [values[code] for code in used], numbers.tolist()
 
 
 def _origins(table: CandidateTable, order: np.ndarray) -> tuple[list[list[str]], list[int]]:
-    """Each pair of crop set and strategy that occurs, and the candidates' places in that list; empty without the columns."""
+    """Returns the pairs of crop set and strategy in use and each candidate's index into them; empty without the columns."""
     if not {"crop_set", "strategy"} <= table.texts.keys():
         return [], []
     crop_set, strategy = table.texts["crop_set"], table.texts["strategy"]

@@ -1,4 +1,4 @@
-"""The report's figures: distributions, words, diversity and what a threshold keeps. Pure functions of arrays and texts."""
+"""Computes the figures of the report: distributions, word counts, diversity and what a threshold keeps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pseudo_ris.pairs.candidate_table import CandidateTable
 
 BINS = 50
 RESOLUTION = 1e-9
-"""The narrowest bar, as a share of the values: narrower ones could not be told apart as floating-point numbers."""
+"""Minimum bar width relative to the values, well above floating-point resolution."""
 OUTLIERS = 2.0
-"""Per cent of the values at either end that a histogram may take into its outermost bars."""
+"""Percentage of the values at each end that may go into the outermost bars."""
 LARGEST = 1e12
-"""Values beyond are outliers whatever the others are."""
+"""Larger absolute values always count as outliers."""
 FROM_ZERO = 10
-"""Whole numbers are shown from 0 on when the smallest is not larger."""
+"""Histograms of integers start at 0 if the smallest value is at most this."""
 SELF_BLEU_SAMPLE = 200
 SAMPLE_SEED = 0
 CURVE_POINTS = 101
@@ -33,10 +33,9 @@ FUNCTION_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of values between `edges` (n + 1, ascending), stacked: name of a series -> n counts.
+    """A stacked histogram. edges: n + 1 values, ascending. counts: name of a series -> n counts.
 
-    below, above: values outside the edges; they are counted in the outermost bars. whole: the values are whole numbers, each
-    bar is of those between its edges.
+    below, above: number of values outside the edges, which count in the outermost bars. whole: the values are integers.
     """
 
     edges: np.ndarray
@@ -46,7 +45,7 @@ class Histogram:
     whole: bool
 
     def range_of(self, bar: int, factor: float = 1) -> str:
-        """What a bar counts, for a person; values are multiplied by `factor`."""
+        """Returns the range of a bar as text; values are multiplied by `factor`."""
         left, right = self.edges[bar : bar + 2]
         if self.whole:
             first, last = math.ceil(left), math.floor(right)
@@ -56,7 +55,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Curve:
-    """What each threshold keeps. shares: name of a series -> shares from 0 to 1."""
+    """What each threshold keeps. shares: name of a series -> shares in 0..1."""
 
     thresholds: np.ndarray
     shares: Mapping[str, np.ndarray]
@@ -64,10 +63,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Diversity:
-    """How varied sentences are.
+    """Diversity of sentences; None if there is nothing to count.
 
-    distinct_1, distinct_2: different words, and word pairs, over all of them (Li et al., 2016). self_bleu: mean BLEU-4 of a
-    sentence with the others as references (Zhu et al., 2018), of `sampled` sentences. None where there is nothing to count.
+    distinct_1, distinct_2: number of different words (word pairs) over the number of all (Li et al., 2016). self_bleu: mean
+    BLEU-4 of each of `sampled` sentences with the others as references (Zhu et al., 2018).
     """
 
     sentences: int
@@ -79,9 +78,9 @@ class Diversity:
 
 
 def histogram(series: Mapping[str, np.ndarray], whole: bool = False) -> Histogram:
-    """Histogram of some series on common edges. Outliers (see OUTLIERS) do not stretch it: they go into the outermost bars.
+    """Returns a histogram of several series with common edges; outliers (see OUTLIERS) go into the outermost bars.
 
-    whole: values are whole numbers; a bar's edges lie halfway between two of them.
+    whole: values are integers; edges lie halfway between two of them.
     """
     values = np.concatenate(list(series.values())) if series else np.zeros(0)
     edges = _whole_edges(values) if whole else _edges(values)
@@ -90,7 +89,7 @@ def histogram(series: Mapping[str, np.ndarray], whole: bool = False) -> Histogra
 
 
 def nice_step(step: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is not less than `step`; 1 for nothing positive."""
+    """Returns the smallest 1, 2 or 5 times a power of ten that is at least `step`; 1 if `step` is not positive."""
     if step <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(step))
@@ -98,17 +97,17 @@ def nice_step(step: float) -> float:
 
 
 def words(text: str) -> list[str]:
-    """Words of a sentence in lower case, without punctuation."""
+    """Returns the words of a sentence in lower case, without punctuation."""
     return WORD.findall(text.lower())
 
 
 def word_counts(sentences: Iterable[str]) -> Counter[str]:
-    """How often each word occurs, function words left out."""
+    """Counts the words of the sentences, without function words."""
     return Counter(word for sentence in sentences for word in words(sentence) if word not in FUNCTION_WORDS)
 
 
 def diversity(sentences: Sequence[str]) -> Diversity:
-    """Diversity of sentences; self-BLEU of a sample that is always the same for the same sentences."""
+    """Computes the diversity of sentences; self-BLEU uses a fixed random sample."""
     tokens = [words(sentence) for sentence in sentences]
     sample = tokens
     if len(tokens) > SELF_BLEU_SAMPLE:
@@ -120,13 +119,13 @@ def diversity(sentences: Sequence[str]) -> Diversity:
 
 
 def distinct(tokens: Iterable[Sequence[str]], n: int) -> float | None:
-    """Different n-grams over all n-grams."""
+    """Returns the number of different n-grams over the number of all n-grams."""
     grams = Counter(gram for own in tokens for gram in zip(*(own[start:] for start in range(n)), strict=False))
     return len(grams) / grams.total() if grams else None
 
 
 def self_bleu(tokens: Sequence[Sequence[str]]) -> float | None:
-    """Mean BLEU-4 of each sentence with all others as references; n-grams of which none occur count 0.1 (NLTK's method 1)."""
+    """Returns the mean BLEU-4 of each sentence with all others as references (NLTK's smoothing method 1)."""
     if len(tokens) < 2:
         return None
     smoothing = SmoothingFunction().method1
@@ -138,9 +137,10 @@ def self_bleu(tokens: Sequence[Sequence[str]]) -> float | None:
 
 
 def selection_curve(table: CandidateTable, kept: np.ndarray, threshold: float) -> Curve:
-    """Shares of candidates and of masks that DoC > t keeps, for t from 0 to beyond what most candidates reach.
+    """Returns the shares of candidates and masks that DoC > t keeps, for t from 0 to above the DoC of most candidates.
 
-    kept: bool [C], what a threshold leaves; of an image's only mask, whose DoC is no ratio, every threshold leaves the same.
+    kept: bool [C], the candidates that `threshold` keeps. For the only mask of an image, DoC is not a ratio, so all thresholds
+    keep the same candidates.
     """
     only = table.one_mask[table.row]
     reach = np.where(only, np.where(kept, np.inf, -np.inf), table.doc)

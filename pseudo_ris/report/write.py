@@ -1,7 +1,4 @@
-"""The quality report of a set of pairs: one HTML file with figures, charts and a gallery, to be opened without a network.
-
-pseudo-ris report --pairs FILE.csv --images DIR --masks DIR --output FILE.html
-"""
+"""Writes the quality report of pairs: one self-contained HTML file with figures, charts and a gallery (`pseudo-ris report`)."""
 
 from __future__ import annotations
 
@@ -26,10 +23,10 @@ MAX_IMAGES = 2000
 def write_report(
     pairs: Path, images: Path, masks: Path, output: Path, threshold: float, max_images: int = MAX_IMAGES
 ) -> Report:
-    """Writes the report of a pairs CSV; it appears whole. Returns what it was made of.
+    """Writes the report of a pairs CSV to `output` and returns its content.
 
-    max_images: at most this many images are in the gallery; the figures are of all.
-    Raises UserError when the CSV does not fit, a folder is missing or the report cannot be written.
+    max_images: maximum number of images in the gallery; the figures cover all images.
+    Raises UserError when the CSV is invalid, a folder is missing or the report cannot be written.
     """
     if max_images < 0:
         raise UserError(f"--max-images {max_images}: must be 0 or more")
@@ -59,14 +56,14 @@ def write_report(
 
 
 def _expected(table: CandidateTable, rows: Mapping[str, Sequence[int]], pairs: Path) -> dict[str, ImageRows]:
-    """Each image's id and seg ids by the CSV. Raises UserError when it names an image by two ids or a mask twice."""
+    """Returns the id and seg ids of each image. Raises UserError when an image has two ids or a mask has two rows."""
     ids = table.image_id.strings()
     expected: dict[str, ImageRows] = {}
     for name, own in rows.items():
         if len({ids[row] for row in own}) > 1:
-            raise UserError(f"{pairs}: {name} has two values of img_id; write the file again with stage 2")
+            raise UserError(f"{pairs}: {name} has two values of img_id; run stage 2 again")
         seg_ids = tuple(int(table.seg_id[row]) for row in own)
         if len(set(seg_ids)) < len(seg_ids):
-            raise UserError(f"{pairs}: {name} has two rows of one seg_id; write the file again with stage 2")
+            raise UserError(f"{pairs}: {name} has two rows with one seg_id; run stage 2 again")
         expected[name] = ImageRows(str(ids[own[0]]), seg_ids)
     return expected

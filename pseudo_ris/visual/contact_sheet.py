@@ -1,7 +1,4 @@
-"""A picture of the pairs: each image with its masks outlined in colours and each mask's best expression in its colour.
-
-pseudo-ris contact-sheet --images DIR --masks DIR --pairs FILE.csv --sheet FILE.png
-"""
+"""Draws a contact sheet: images with mask outlines and the best expression of each mask (`pseudo-ris contact-sheet`)."""
 
 from __future__ import annotations
 
@@ -29,12 +26,12 @@ from pseudo_ris.visual.drawing import COLOURS, MUTED, Colour, Layer, draw_labell
 THRESHOLD = ScoringConfig().threshold
 TILE = 360
 MOST_LINES = 8
-"""Of a tile's legend, besides the image's name."""
+"""Maximum lines of a tile's legend, without the image's name."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One mask in the picture. kept: its best expression's DoC is above the threshold."""
+    """One mask in the picture. kept: the DoC of its best expression is above the threshold."""
 
     mask: np.ndarray
     text: str
@@ -43,7 +40,7 @@ class Entry:
 
 
 def best_expression(row: Row) -> tuple[str, float]:
-    """The candidate of a CSV row with the highest DoC, the first of equals, and that DoC."""
+    """Returns the candidate of a CSV row with the highest DoC (the first in case of ties) and its DoC."""
     docs: Sequence[float] = row["doc"]
     best = int(np.argmax(docs))
     return row["pseudo_caption"][best], docs[best]
@@ -78,12 +75,12 @@ def draw_tile(
 def write_contact_sheet(
     images: Path, masks: Path, pairs: Path, sheet: Path, threshold: float, count: int = 24, columns: int = 4
 ) -> None:
-    """Writes the PNG `sheet` for the first `count` images that have rows in the CSV or are known to stage 1.
+    """Writes the PNG `sheet` for the first `count` images that have rows in the CSV or were processed by stage 1.
 
-    Rows without an expression are left out. Raises UserError when an option, the CSV, an image or a mask does not fit.
+    Skips rows without an expression. Raises UserError when an option, the CSV, an image or a mask does not fit.
     """
     if sheet.suffix != ".png":
-        raise UserError(f"--sheet {sheet}: the sheet is a PNG; give a name that ends in .png")
+        raise UserError(f"--sheet {sheet}: must end in .png")
     require_file_place(sheet, "--sheet")
     require_outside(sheet, images, "--sheet")
     if count < 1:
@@ -94,10 +91,12 @@ def write_contact_sheet(
     store = MaskStore.existing(masks)
     records = list_images(images)
     if rows and rows.keys().isdisjoint(record.name for record in records):
-        raise UserError(f"--images {images}: holds no image of {pairs}; give the folder that stage 2 had")
+        raise UserError(f"--images {images}: contains no image of {pairs}; give the folder that stage 2 was run with")
     chosen = list(islice((record for record in records if record.name in rows or store.is_known(record)), count))
     if not chosen:
-        raise UserError(f"--masks {masks}: holds nothing of the images in {images}; give the folders that stage 2 had")
+        raise UserError(
+            f"--masks {masks}: contains no masks of the images in {images}; give the folders that stage 2 was run with"
+        )
     lines = min(MOST_LINES, max(1, *(len(rows.get(record.name, ())) for record in chosen)))
     tiles = [_tile_of(record, rows.get(record.name, ()), store, threshold, lines, pairs) for record in chosen]
     content = io.BytesIO()

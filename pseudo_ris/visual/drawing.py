@@ -1,4 +1,4 @@
-"""Masks drawn on their picture, with a legend in their colours."""
+"""Draws masks on images, with a legend in their colours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARGIN = 4
 BACKGROUND: Colour = (250, 250, 250)
 MUTED: Colour = (150, 150, 150)
 TITLE: Colour = (40, 40, 40)
-# Dark enough to be read as text on the light ground, bright enough to be seen as an outline.
+# Dark enough for text on the light background, bright enough for outlines.
 COLOURS: tuple[Colour, ...] = (
     (214, 39, 40),
     (31, 119, 180),
@@ -34,7 +34,7 @@ COLOURS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A mask, bool [H, W], and its colour. tint: share of that colour in the mask's pixels; the outline is always drawn."""
+    """A mask, bool [H, W], and its colour. tint: opacity of the colour inside the mask; the outline is always drawn."""
 
     mask: np.ndarray
     colour: Colour
@@ -42,7 +42,7 @@ class Layer:
 
 
 def draw_masks(image: np.ndarray, layers: Iterable[Layer], side: int) -> np.ndarray:
-    """The image (RGB uint8 [H, W, 3]) with its layers, the first one lowest; its longer side becomes `side` pixels."""
+    """Draws layers, the first one lowest, on an image (RGB uint8 [H, W, 3]) and scales its longer side to `side` pixels."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -59,11 +59,11 @@ def draw_masks(image: np.ndarray, layers: Iterable[Layer], side: int) -> np.ndar
 def draw_labelled(
     picture: np.ndarray, legend: Sequence[tuple[str, Colour]], size: tuple[int, int], lines: int, title: str = ""
 ) -> Image.Image:
-    """A picture over its title and its legend.
+    """Draws a picture above its title and its legend.
 
-    legend: text and colour of each line; what is too wide is cut. size: (width, height) of the field in which the picture
-    stands, in the middle and at the bottom. lines: the legend has room for this many. title: a line before the legend, of which
-    the end is kept where it is too wide; "" for none.
+    legend: text and colour of each line; long texts are cut at the end. size: (width, height) of the field for the picture,
+    which is aligned to its bottom centre. lines: height of the legend in lines. title: a line above the legend, cut at its
+    start if too long; "" for none.
     """
     width, height = size
     font = ImageFont.load_default(FONT_SIZE)
@@ -78,7 +78,7 @@ def draw_labelled(
 
 
 def draw_sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Tiles of one size in rows of `columns`."""
+    """Arranges tiles of one size in rows of `columns`."""
     rows = math.ceil(len(tiles) / columns)
     width, height = tiles[0].size
     sheet = Image.new("RGB", (columns * (width + PADDING) + PADDING, rows * (height + PADDING) + PADDING), BACKGROUND)
@@ -89,7 +89,7 @@ def draw_sheet(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float, keep_end: bool = False) -> str:
-    """`text` on one line, cut so that it is at most `width` pixels wide; its beginning stays, or its end."""
+    """Returns `text` on one line, cut to at most `width` pixels; keeps its start, or its end if `keep_end`."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     if font.getlength(text) <= width:
         return text
@@ -97,6 +97,6 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float, keep_end: bo
     def cut(length: int) -> str:
         return f"…{text[len(text) - length :]}" if keep_end else f"{text[:length]}…"
 
-    # Which cut is the first too wide: asking of each in turn takes minutes for a text of thousands of letters.
+    # Binary search: trying each length in turn takes minutes for texts of thousands of characters.
     too_long = bisect_right(range(len(text)), width, key=lambda length: font.getlength(cut(length)))
     return cut(max(0, too_long - 1))

@@ -1,4 +1,4 @@
-"""Drawn scenes as a folder in COCO form: images/scene_00000.png, ... and instances.json, written and read back."""
+"""Writes and reads drawn scenes as a folder of images (images/scene_00000.png, ...) with a COCO instances.json."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ IMAGES = "images"
 
 
 def write_coco_scenes(scenes: Iterable[Scene], folder: Path | str, description: str = "drawn scenes") -> Path:
-    """Write scenes as lossless PNGs and a COCO instances.json; returns the path of the latter.
+    """Writes scenes as lossless PNGs and a COCO instances.json; returns the path of instances.json.
 
-    Annotations are in the order of `Scene.objects`, ids from 1, masks as run lengths with text counts. Each carries
+    Annotations are in the order of `Scene.objects`, with ids from 1, masks as compressed RLE, and
     "attributes": {"colour", "pattern", "size"}.
 
     Raises:
-        UserError: the folder already holds an instances.json, or cannot be written.
+        UserError: the folder already contains an instances.json, or cannot be written.
     """
     folder = Path(folder)
     target = folder / INSTANCES
     if target.exists():
-        raise UserError(f"{target}: exists already; choose another folder or remove this one")
+        raise UserError(f"{target}: already exists; choose another folder or remove this one")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     try:
@@ -79,7 +79,7 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, A
 
 
 def load_coco_scenes(folder: Path | str) -> list[tuple[str, Scene]]:
-    """Read a folder written by `write_coco_scenes`: (file name, scene) in the order of the file, exactly as written.
+    """Reads a folder written by `write_coco_scenes`; returns (file name, scene) in file order, equal to the written scenes.
 
     Raises:
         UserError: instances.json or an image is missing, cannot be read or lacks a field.

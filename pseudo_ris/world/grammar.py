@@ -1,13 +1,13 @@
-"""The expressions of the drawn world: a small grammar, its parser, and what an expression is true of.
+"""The grammar of expressions about drawn scenes, its parser, and the objects to which an expression refers.
 
     expression  := determiner [superlative] [size] [colour] [pattern] category ["with" marks] [tail] [position]
-    determiner  := "a" | "an" | "the"         ("an" before a vowel and only there; a superlative asks for "the")
-    marks       := "stripes" | "dots"         (only when no pattern adjective was used)
-    tail        := "in the picture" | "in the image" | "on the ground" | "on display"         (says nothing)
+    determiner  := "a" | "an" | "the"         ("an" only before a vowel; a superlative needs "the")
+    marks       := "stripes" | "dots"         (only without a pattern adjective)
+    tail        := "in the picture" | "in the image" | "on the ground" | "on display"         (no meaning)
     position    := "on the left" | "on the right" | "at the top" | "at the bottom" | "in the middle"
 
-Position is judged from the centres of the boxes. A superlative picks among the objects of which the rest is true. Captions
-learnt from crops use no position words, since a crop does not show where it was cut (see `sample_caption`).
+Positions refer to the centres of the boxes. A superlative selects among the objects of which the rest is true. Captions for
+training on crops contain no position words, since a crop does not show where it was cut (see `sample_caption`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POSITIONS: dict[str, Callable[[float, float], bool]] = {
     "at the bottom": lambda x, y: y > _HIGH,
     "in the middle": lambda x, y: _MIDDLE[0] <= x <= _MIDDLE[1] and _MIDDLE[0] <= y <= _MIDDLE[1],
 }
-# The coordinate that a superlative makes smallest.
+# A superlative refers to the object with the smallest value.
 SUPERLATIVES: dict[str, Callable[[float, float], float]] = {
     "leftmost": lambda x, y: x,
     "rightmost": lambda x, y: -x,
@@ -45,7 +45,7 @@ WORDS: tuple[str, ...] = tuple(
     )
 )
 
-# How often a caption says each attribute. Low on purpose: likely captions are generic, so that several objects share them.
+# Probability that a caption names each attribute; low, so that likely captions are generic and fit several objects.
 _SAY = {"size": 0.4, "colour": 0.45, "marks": 0.4, "plain": 0.12}
 _SAY_WITH = 0.3
 _SAY_TAIL = 0.15
@@ -55,7 +55,7 @@ _MIN_WORDS = 4
 
 @dataclass(frozen=True)
 class Expression:
-    """What an expression says; None means unsaid. `position` and `superlative` are keys of POSITIONS and SUPERLATIVES."""
+    """A parsed expression; None for parts that it does not name. position, superlative: keys of POSITIONS and SUPERLATIVES."""
 
     category: str
     size: str | None = None
@@ -66,13 +66,13 @@ class Expression:
 
 
 class _Reader:
-    """Takes words off the front of an expression."""
+    """Consumes the words of an expression from the front."""
 
     def __init__(self, words: list[str]) -> None:
         self._words = words
 
     def one_of(self, choices: tuple[str, ...] | dict[str, object]) -> str | None:
-        """The next word or phrase when it is among `choices`, which is then used up; otherwise None."""
+        """Consumes and returns the next word or phrase if it is one of `choices`; otherwise returns None."""
         for choice in choices:
             length = choice.count(" ") + 1
             if self._words[:length] == choice.split(" "):
@@ -90,7 +90,7 @@ def _needs_an(word: str) -> bool:
 
 
 def parse(expression: str) -> Expression | None:
-    """Read an expression; None when it is ungrammatical. Case, outer blanks and one final full stop do not matter."""
+    """Parses an expression; returns None if it is ungrammatical. Ignores case, outer spaces and one final full stop."""
     reader = _Reader(expression.strip().lower().removesuffix(".").split())
     determiner = reader.one_of(("a", "an", "the"))
     if determiner is None or (determiner != "the" and (determiner == "an") != _needs_an(reader.next)):
@@ -119,7 +119,7 @@ def _read(expression: str | Expression) -> Expression | None:
 
 
 def is_true(expression: str | Expression, obj: SceneObject) -> bool:
-    """Whether the words for category, size, colour and pattern fit the object. False when ungrammatical; ignores position."""
+    """True if category, size, colour and pattern fit the object; ignores positions. False if ungrammatical."""
     said = _read(expression)
     return said is not None and all(
         value is None or value == actual
@@ -133,7 +133,7 @@ def is_true(expression: str | Expression, obj: SceneObject) -> bool:
 
 
 def referents(expression: str | Expression, scene: Scene) -> tuple[int, ...]:
-    """Indices (from 0) of the objects that the expression is true of; () when it is ungrammatical or true of none."""
+    """Returns the indices (from 0) of the objects of which the expression is true; () if it is ungrammatical."""
     said = _read(expression)
     if said is None:
         return ()
@@ -154,7 +154,7 @@ def _centre(obj: SceneObject) -> tuple[float, float]:
 
 
 def _compose(said: Expression, determiner: str, with_marks: bool = False, tail: str = "") -> str:
-    """Write an expression out; `determiner` is "a" (turned into "an" where needed) or "the"."""
+    """Writes an expression as text. determiner: "a" (becomes "an" before a vowel) or "the"."""
     marks = next((marks for marks, pattern in MARKS.items() if pattern == said.pattern), None) if with_marks else None
     adjectives = [said.superlative, said.size, said.colour, None if marks else said.pattern]
     words = [word for word in (*adjectives, said.category) if word]
@@ -176,10 +176,10 @@ def _some_attributes(obj: SceneObject, rng: np.random.Generator) -> Expression:
 
 
 def sample_caption(obj: SceneObject, rng: np.random.Generator) -> str:
-    """A caption with a random subset of the object's attributes, as a person might give it who sees the object alone.
+    """Returns a caption with a random subset of the object's attributes and no position words.
 
-    At least four words (a shorter one gets a tail that says nothing) and no noun before the category, so that the first
-    noun phrase ends with the category. Without position words.
+    It has at least four words (shorter ones get a tail without meaning), and the category is its first noun, so that the first
+    noun phrase ends with the category.
 
     Raises:
         ValueError: the object has no category.
@@ -194,21 +194,21 @@ def sample_caption(obj: SceneObject, rng: np.random.Generator) -> str:
 
 
 def full_caption(obj: SceneObject) -> str:
-    """The caption with every attribute, e.g. "a large red striped ball"."""
+    """Returns the caption with all attributes, for example "a large red striped ball"."""
     _check_named(obj)
     return _compose(Expression(obj.category, obj.size, obj.colour, obj.pattern), "a")
 
 
 def _check_named(obj: SceneObject) -> None:
     if not obj.category:
-        raise ValueError("obj: a form without a category has no caption; leave it out")
+        raise ValueError("obj: a form without a category has no caption; skip it")
 
 
 def sample_positional_expression(scene: Scene, index: int, rng: np.random.Generator, tries: int = 20) -> str:
-    """A human-like expression of object `index` (from 0) that may use its position.
+    """Returns an expression of object `index` (from 0) that may name its position.
 
-    The first of up to `tries` draws that singles the object out, otherwise the last that is true of it. Half of the
-    expressions say what the object is like and no place, if such a one is found in the first half of the tries.
+    It is the first of up to `tries` draws that refers to this object alone, otherwise the last draw. Half of the expressions
+    name no position, if such an expression is found in the first half of the tries.
 
     Raises:
         ValueError: the object has no category.
@@ -230,7 +230,7 @@ def sample_positional_expression(scene: Scene, index: int, rng: np.random.Genera
 
 
 def _with_position(said: Expression, obj: SceneObject, scene: Scene, index: int, rng: np.random.Generator) -> Expression:
-    """With a place that is true of the object, if there is any."""
+    """Adds a position or superlative that is true of the object, if there is one."""
     choices = [replace(said, position=phrase) for phrase, holds in POSITIONS.items() if holds(*_centre(obj))]
     choices += [
         extended

@@ -1,7 +1,7 @@
-"""Judges masks and expressions of drawn scenes against their ground truth. Pure; all counts add up over scenes.
+"""Judges masks and expressions of drawn scenes against their ground truth. Counts can be added over scenes.
 
-An expression is *true* when the grammar says it holds of its mask's object, *unique* when it holds of no other object of
-the scene, *distinctive* when it is both. Uniqueness alone is cheap: an ungrammatical text holds of nothing, so it is unique.
+An expression is *true* if it fits its mask's object, *unique* if it fits no other object of the scene, and *distinctive* if
+both. An ungrammatical text fits nothing, so it is unique; uniqueness alone therefore means little.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Keep = Callable[[MaskCaptions], Sequence[CaptionRecord]]
 
 
 class Counts:
-    """Base of the count dataclasses: `+` adds field by field, through nested counts and tuples of counts."""
+    """Base class of counts: `+` adds field by field, also nested counts and tuples of counts."""
 
     def __add__(self: Added, other: Added) -> Added:
         return type(self)(*(_sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
@@ -33,10 +33,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class MaskCounts(Counts):
-    """How well masks cover the objects.
+    """How well masks match the objects.
 
-    objects: all of the scene. masks: all given. owned: masks that match an object (IoU >= MATCH_IOU). found: objects that
-    some mask matches; found_well: with IoU >= GOOD_IOU. iou: sum over found objects of their best mask's IoU.
+    objects, masks: their numbers. owned: masks that match an object (IoU >= MATCH_IOU). found: objects that a mask matches.
+    found_well: objects that a mask matches with IoU >= GOOD_IOU. iou: sum of the best IoU of each found object.
     """
 
     objects: int = 0
@@ -64,10 +64,10 @@ class MaskCounts(Counts):
 
 @dataclass(frozen=True)
 class CaptionCounts(Counts):
-    """What a set of expressions says about the objects.
+    """How well a set of expressions describes the objects.
 
-    captions: all of them, also of masks that match no object (never true; unique when they hold of nothing).
-    objects: all of the scene. covered: objects with a mask that has an expression. told_apart: objects with a distinctive one.
+    captions: all expressions, including those of masks without an object, which are never true. objects: all of the scene.
+    covered: objects with a mask that has an expression. told_apart: objects with a distinctive expression.
     """
 
     captions: int = 0
@@ -85,7 +85,7 @@ class CaptionCounts(Counts):
 
     @property
     def unique_share(self) -> float:
-        """Share of the expressions that hold of no other object."""
+        """Share of the expressions that fit no other object."""
         return share(self.unique, self.captions)
 
     @property
@@ -106,7 +106,7 @@ class CaptionCounts(Counts):
 
 @dataclass(frozen=True)
 class PairCounts(Counts):
-    """Masks and expressions of one run: all candidates, and those that pass the filter."""
+    """Counts of masks, all candidates, and the candidates that pass the filter."""
 
     masks: MaskCounts = field(default_factory=MaskCounts)
     candidates: CaptionCounts = field(default_factory=CaptionCounts)
@@ -114,12 +114,12 @@ class PairCounts(Counts):
 
 
 def judge_pairs(scene: Scene, masks: np.ndarray, captions: Sequence[MaskCaptions], keep: Keep) -> PairCounts:
-    """Judges what stages 1 and 2 made of a scene.
+    """Judges the results of stages 1 and 2 on a scene.
 
     Args:
         masks: bool [M, H, W].
         captions: the scored candidates of each mask, in the order of `masks`.
-        keep: gives the candidates of a mask that pass the filter.
+        keep: returns the candidates of a mask that pass the filter.
     """
     owners = owners_of(scene, masks)
     candidates = [[candidate.text for candidate in own.candidates] for own in captions]
@@ -128,7 +128,7 @@ def judge_pairs(scene: Scene, masks: np.ndarray, captions: Sequence[MaskCaptions
 
 
 def judge_masks(scene: Scene, masks: np.ndarray) -> MaskCounts:
-    """Counts of masks, bool [M, H, W], against the scene's objects, all of which count as visible."""
+    """Compares masks, bool [M, H, W], with all objects of the scene."""
     ious = iou_matrix(masks, scene.masks)
     best = ious.max(axis=0, initial=0.0)
     return MaskCounts(
@@ -142,7 +142,7 @@ def judge_masks(scene: Scene, masks: np.ndarray) -> MaskCounts:
 
 
 def judge_captions(scene: Scene, owners: Sequence[int | None], captions: Sequence[Sequence[str]]) -> CaptionCounts:
-    """Counts of the expressions of each mask; owners: index of each mask's object, None when it matches none."""
+    """Judges the expressions of each mask. owners: index of each mask's object, None if it matches none."""
     count = true = unique = distinctive = 0
     covered: set[int] = set()
     told_apart: set[int] = set()
@@ -162,18 +162,18 @@ def judge_captions(scene: Scene, owners: Sequence[int | None], captions: Sequenc
 
 
 def owners_of(scene: Scene, masks: np.ndarray) -> list[int | None]:
-    """The object each mask, bool [M, H, W], has the largest IoU with; None when that is below MATCH_IOU."""
+    """Returns for each mask, bool [M, H, W], the object with the largest IoU; None if that IoU is below MATCH_IOU."""
     ious = iou_matrix(masks, scene.masks)
     return [int(row.argmax()) if row.max(initial=0.0) >= MATCH_IOU else None for row in ious]
 
 
 def distinguishable(scene: Scene) -> int:
-    """How many objects differ from every other in category, colour, pattern or size, so that words can tell them apart."""
+    """Counts the objects that differ from every other in category, colour, pattern or size."""
     return sum(referents(full_caption(obj), scene) == (index,) for index, obj in enumerate(scene.objects))
 
 
 def iou_matrix(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """IoU of every pair of masks: bool [M, H, W], bool [N, H, W] -> float64 [M, N]; 0 for two empty masks."""
+    """Returns the IoU of every pair of masks: bool [M, H, W], bool [N, H, W] -> float64 [M, N]; 0 for two empty masks."""
     if not len(left) or not len(right):
         return np.zeros((len(left), len(right)))
     rows, columns = (masks.reshape(len(masks), -1).astype(np.float64) for masks in (left, right))
@@ -183,12 +183,12 @@ def iou_matrix(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def share(part: float, whole: float) -> float:
-    """part / whole; nan when there is nothing to share."""
+    """Returns part / whole; NaN if `whole` is 0."""
     return part / whole if whole else nan
 
 
 def total(counts: Iterable[Added]) -> Added:
-    """Sum of one or more counts."""
+    """Returns the sum of one or more counts."""
     first, *rest = counts
     for other in rest:
         first = first + other

@@ -1,6 +1,6 @@
-"""From a silhouette to pixels: antialiased cut-outs with pattern, rounded shading, outline, grain and shadow.
+"""Paints silhouettes as antialiased objects with pattern, shading, outline, grain and shadow.
 
-Everything is computed in a window around the object, never on the whole canvas.
+All computations use a window around the object, not the whole canvas.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLOUR_RGB: dict[str, tuple[int, int, int]] = {
     "white": (240, 240, 238),
     "black": (36, 36, 40),
 }
-# The colour of stripes and dots on each colour: far in brightness, and never another colour of the list.
+# Colour of stripes and dots on each colour: differs in brightness and is not a colour of the list above.
 _MARK_RGB: dict[str, tuple[int, int, int]] = {
     "red": (250, 214, 205),
     "orange": (255, 236, 205),
@@ -64,7 +64,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Material:
-    """Look of one object.
+    """Appearance of one object.
 
     tones: float32 [2, 8, 3], RGB of each tone, without and with a pattern mark. pattern: "plain", "striped" or "dotted".
     outline: darkness of the contour in 0..1. relief: how rounded the body looks, 0 flat. softness: blur of the edge in
@@ -94,7 +94,7 @@ class CutOut:
 
 
 def scene_light(rng: Rng) -> Light:
-    """A light from above, left or right, common to all objects of a scene."""
+    """Draws the light of a scene, which comes from above, left or right."""
     x, y, z = rng.uniform(-0.8, 0.8), rng.uniform(-0.9, -0.2), rng.uniform(0.6, 1.1)
     direction = np.array([x, y, z], dtype=np.float32)
     return Light(direction / np.linalg.norm(direction), rng.uniform(0.2, 0.55), rng.uniform(0.05, 0.5))
@@ -113,7 +113,7 @@ def _tone_table(body: np.ndarray, mark: np.ndarray, fixed: dict[int, np.ndarray]
 
 
 def named_material(colour: str, pattern: str, rng: Rng) -> Material:
-    """Material of a named colour and pattern: hues vary a little, outline and grain keep their width in pixels."""
+    """Draws a material of a named colour and pattern; hues vary slightly, outline and grain have a fixed width in pixels."""
     brightness = rng.uniform(0.92, 1.06)
     jitter = rng.normal(0, 2.0, 3)
     body = np.array(COLOUR_RGB[colour], np.float32) * brightness + jitter
@@ -131,7 +131,7 @@ def named_material(colour: str, pattern: str, rng: Rng) -> Material:
 
 
 def free_material(rng: Rng) -> Material:
-    """Any colours at all, dull as often as vivid, with photo-like grain, soft edges and seldom an outline."""
+    """Draws a material of arbitrary colours, with photo-like grain, soft edges and rarely an outline."""
 
     def any_colour() -> np.ndarray:
         vivid = rng.uniform(0, 1) ** 1.5
@@ -183,7 +183,7 @@ def _rounding(cover: np.ndarray, relief: float, light: Light) -> tuple[np.ndarra
 
 
 def cut_out(silhouette: Silhouette, length: float, material: Material, light: Light, rng: Rng) -> CutOut:
-    """Paint a silhouette whose longer side is `length` pixels; the window leaves a margin of 2 pixels all round."""
+    """Paints a silhouette whose longer side is `length` pixels, with a margin of 2 pixels on each side."""
     low, high = extent(silhouette)
     span = high - low
     width, height = (int(np.ceil(value)) + 4 for value in span * length / span.max())
@@ -222,7 +222,7 @@ def _shade(colour: np.ndarray, cover: np.ndarray, material: Material, light: Lig
 
 
 def paste(canvas: np.ndarray, cut: CutOut, x: int, y: int, light: Light) -> None:
-    """Blend a cut-out and its soft shadow into the canvas (float32 [H, W, 3], changed in place); (x, y) is its corner."""
+    """Blends a cut-out and its soft shadow into the canvas (float32 [H, W, 3], in place) with its corner at (x, y)."""
     _cast_shadow(canvas, cut, x, y, light)
     rows, columns, inner = _overlap(canvas.shape, cut.cover.shape, x, y)
     cover = cut.cover[inner][..., None]
@@ -248,6 +248,6 @@ def _overlap(canvas: tuple[int, ...], window: tuple[int, ...], x: int, y: int) -
 
 
 def stamp(labels: np.ndarray, cut: CutOut, x: int, y: int, value: int) -> None:
-    """Write `value` into the label map wherever the cut-out is solid."""
+    """Writes `value` to the label map where the cut-out is solid."""
     rows, columns, inner = _overlap(labels.shape, cut.cover.shape, x, y)
     labels[rows, columns][cut.solid[inner]] = value

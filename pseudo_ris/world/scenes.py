@@ -34,7 +34,7 @@ Rng = np.random.Generator
 class SceneObject:
     """One object: its words, and the tight half-open box (x0, y0, x1, y1) of its visible pixels.
 
-    All four words are "" for a form without a category.
+    All four words are "" for forms without a category.
     """
 
     category: str
@@ -83,9 +83,9 @@ class _Placed:
 
 
 def scene_rng(split: str, seed: int, index: int, free_forms: bool = False) -> Rng:
-    """Random stream of one scene. Streams of different splits, seeds, indices or kinds are never the same.
+    """Returns the random generator of one scene; it differs for different splits, seeds, indices and kinds.
 
-    Each of the four numbers fills one 32-bit word of the seed sequence, so no two of them can run into each other.
+    Each of the four numbers fills one 32-bit word of the seed sequence, so different numbers never give the same sequence.
 
     Raises:
         ValueError: unknown split, or a seed or index outside 0 .. 2**32 - 1.
@@ -99,10 +99,10 @@ def scene_rng(split: str, seed: int, index: int, free_forms: bool = False) -> Rn
 
 
 def draw_scene(split: str, seed: int, index: int, free_forms: bool = False) -> Scene:
-    """Draw scene number `index` of a split and seed.
+    """Draws scene number `index` of a split and seed.
 
-    Ordinary scenes hold 2-8 objects of the named categories. With `free_forms`, scenes also hold forms without a
-    category (words ""), at any scale, cut by the border at times: training data for class-agnostic segmentation.
+    Ordinary scenes contain 2-8 objects of the named categories. With `free_forms`, scenes also contain forms without a
+    category (words ""), at any scale and sometimes cut by the border: training data for class-agnostic segmentation.
     Every object keeps at least MIN_VISIBLE_SHARE of its pixels and MIN_VISIBLE_PIXELS visible.
 
     Raises:
@@ -139,7 +139,7 @@ def _random_words(rng: Rng) -> _Words:
 
 
 def _look_alike(other: _Words, rng: Rng) -> _Words:
-    """Words that share the category with `other`, often the colour too, and seldom everything."""
+    """Draws words with the category of `other`, often with its colour, and rarely with all its attributes."""
     words = replace(_random_words(rng), category=other.category)
     if rng.random() < 0.55:
         words = replace(words, colour=other.colour)
@@ -151,7 +151,7 @@ def _look_alike(other: _Words, rng: Rng) -> _Words:
 
 
 def _scene_words(rng: Rng) -> list[_Words]:
-    """Words of 2-8 objects; the share of look-alikes varies between scenes."""
+    """Draws the words of 2-8 objects; the share of look-alikes varies between scenes."""
     count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
     likeness = rng.uniform(0.3, 0.9)
     words = [_random_words(rng)]
@@ -170,13 +170,13 @@ def _paint_words(words: _Words, light: painting.Light, rng: Rng) -> _Painted:
 
 
 def _ordinary_objects(rng: Rng, light: painting.Light) -> Iterator[_Painted]:
-    # Large objects first, while there is room for them.
+    # Large objects come first, while there is room for them.
     for words in sorted(_scene_words(rng), key=lambda words: words.size == "small"):
         yield _paint_words(words, light, rng)
 
 
 def _free_objects(rng: Rng, light: painting.Light) -> Iterator[_Painted]:
-    """Families of similar forms (1 to 10 each) mixed with objects of the named categories."""
+    """Draws families of 1 to 10 similar forms, mixed with objects of the named categories."""
     for _ in range(rng.integers(1, 5)):
         if rng.random() < 0.2:
             yield _paint_words(_random_words(rng), light, rng)
@@ -192,14 +192,14 @@ def _free_objects(rng: Rng, light: painting.Light) -> Iterator[_Painted]:
 
 
 def _spare_object(rng: Rng, light: painting.Light) -> _Painted:
-    """A small object that fits in almost anywhere."""
+    """Draws a small object, which fits almost anywhere."""
     return _paint_words(replace(_random_words(rng), size="small"), light, rng)
 
 
 class _Layout:
-    """Objects put down one after the other; one that would hide too much, or be hidden, is left out.
+    """Places objects one after the other; rejects an object that would hide too much or be hidden.
 
-    border: share of its length by which an object may leave the image.
+    border: fraction of its length by which an object may extend beyond the image.
     """
 
     def __init__(self, border: float) -> None:

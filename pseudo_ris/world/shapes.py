@@ -1,7 +1,7 @@
-"""Silhouettes drawn from primitives: one builder per category, and free forms that have no category.
+"""Builds silhouettes from primitives: one function per category, and free forms without a category.
 
 A silhouette is a list of parts, painted in order. A part is a polygon in object coordinates (x to the right, y down, the
-object roughly within [-1, 1] on both axes) with a tone that says which colour it takes. The tone HOLE cuts the part out.
+object roughly within [-1, 1] on both axes) with a tone, which selects its colour. The tone HOLE cuts the part out.
 """
 
 from __future__ import annotations
@@ -186,12 +186,12 @@ BUILDERS: dict[str, Callable[[], Silhouette]] = {
     "tree": _tree,
 }
 
-# Categories that keep their look at any angle; the others stand upright within a small tilt.
+# Categories that look the same at any angle; the others stay upright within a small tilt.
 ROTATABLE = frozenset({"ball", "flower", "star"})
 
 
 def category_silhouette(category: str, rng: np.random.Generator) -> Silhouette:
-    """The category's parts with a random tilt, mirror image and stretch, in object coordinates."""
+    """Returns the category's parts with a random tilt, mirroring and stretch, in object coordinates."""
     turn = rng.uniform(0, 360) if category in ROTATABLE else rng.normal(0, 7)
     stretch = rng.uniform(0.9, 1.1) if category != "ball" else 1.0
     flip = bool(rng.random() < 0.5)
@@ -199,7 +199,7 @@ def category_silhouette(category: str, rng: np.random.Generator) -> Silhouette:
 
 
 def transform(silhouette: Silhouette, turn: float, stretch: float, flip: bool) -> Silhouette:
-    """Mirror (flip), widen by the factor `stretch`, then turn by degrees."""
+    """Mirrors (flip), widens by the factor `stretch`, then rotates by `turn` degrees."""
     angle = np.radians(turn)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = rotation @ np.diag([-stretch if flip else stretch, 1.0])
@@ -207,7 +207,7 @@ def transform(silhouette: Silhouette, turn: float, stretch: float, flip: bool) -
 
 
 def extent(silhouette: Silhouette) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest coordinates (x, y) over all parts that are not holes."""
+    """Returns the lowest and highest coordinates (x, y) of all parts that are not holes."""
     points = np.concatenate([part.points for part in silhouette if part.tone != HOLE])
     return points.min(axis=0), points.max(axis=0)
 
@@ -265,7 +265,7 @@ def _free_dish(rng: np.random.Generator) -> Silhouette:
 
 
 def _free_animal(rng: np.random.Generator) -> Silhouette:
-    """Trunk, legs, neck and head, tail: four-legged or bird-like by its proportions."""
+    """Trunk, legs, neck, head and tail; four-legged or bird-like, depending on the proportions."""
     length, height = rng.uniform(0.55, 0.95), rng.uniform(0.3, 0.55)
     legs = int(rng.choice([0, 2, 4], p=[0.3, 0.3, 0.4]))
     leg_length = rng.uniform(0.3, 0.7)
@@ -296,7 +296,7 @@ def _free_animal(rng: np.random.Generator) -> Silhouette:
 
 
 def _free_standing(rng: np.random.Generator) -> Silhouette:
-    """Upright and stacked, as a penguin, a person or a jar is: base, trunk, top."""
+    """Upright and stacked like a penguin, a person or a jar: base, trunk, top."""
     width = rng.uniform(0.25, 0.5)
     parts = [
         _smooth(
@@ -365,5 +365,5 @@ _FREE_BUILDERS: tuple[Callable[[np.random.Generator], Silhouette], ...] = (
 
 
 def free_silhouette(rng: np.random.Generator) -> Silhouette:
-    """A form without a category, in object coordinates (not yet turned or mirrored)."""
+    """Draws a form without a category, in object coordinates."""
     return _FREE_BUILDERS[int(rng.integers(len(_FREE_BUILDERS)))](rng)

@@ -1,4 +1,4 @@
-"""Noise, backgrounds and the camera: all of a drawn scene but its objects. Arrays are float32 RGB in 0..255."""
+"""Draws noise, backgrounds and camera effects of drawn scenes. Arrays are float32 RGB in 0..255."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 Rng = np.random.Generator
 
-# Muted colours of soil, stone, cloth, sky and plants. Saturated hues belong to the objects.
+# Muted colours of soil, stone, cloth, sky and plants; saturated colours are reserved for objects.
 _NATURAL = np.array(
     [
         (150, 140, 125), (180, 170, 150), (120, 105, 90), (110, 115, 95), (130, 145, 110), (150, 165, 175), (185, 195, 205),
@@ -21,14 +21,14 @@ _NATURAL = np.array(
 
 
 def smooth_noise(rng: Rng, height: int, width: int, cell: float, stretch: float = 1.0) -> np.ndarray:
-    """Value noise [height, width] in about -1..1; `cell` is the grain in pixels, `stretch` makes it longer along y."""
+    """Returns value noise [height, width] in about -1..1. cell: grain size in pixels. stretch: elongation along y."""
     rows, columns = max(2, int(height / (cell * stretch)) + 2), max(2, int(width / cell) + 2)
     grid = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def fractal_noise(rng: Rng, size: int, cell: float, octaves: int = 4, stretch: float = 1.0) -> np.ndarray:
-    """Sum of octaves of smooth noise [size, size], each half as coarse and 0.55 as strong as the one before."""
+    """Returns a sum of octaves of smooth noise [size, size]; each has half the grain and 0.55 of the strength of the last."""
     total = np.zeros((size, size), np.float32)
     for octave in range(octaves):
         total += 0.55**octave * smooth_noise(rng, size, size, max(1.0, cell / 2**octave), stretch)
@@ -110,7 +110,7 @@ def _horizon(rng: Rng, size: int) -> np.ndarray:
 
 
 def _clutter(rng: Rng, size: int) -> np.ndarray:
-    """Out-of-focus things behind the scene: many soft blobs and bars, blurred until none has an edge of its own."""
+    """Out-of-focus clutter: many soft blobs and bars, blurred until they have no edges."""
     image = np.ascontiguousarray(_clouds(rng, size))
     for _ in range(rng.integers(12, 45)):
         colour = (_natural_colour(rng) + rng.normal(0, 18, 3)).clip(0, 255).tolist()
@@ -126,7 +126,7 @@ def _clutter(rng: Rng, size: int) -> np.ndarray:
 
 
 def _strewn(rng: Rng, size: int) -> np.ndarray:
-    """Pebbles or leaves: hundreds of small sharp ellipses of one family of colours."""
+    """Pebbles or leaves: hundreds of small sharp ellipses in similar colours."""
     palette = np.stack([_natural_colour(rng) for _ in range(3)])
     if rng.random() < 0.5:
         palette = np.array((80, 110, 55), np.float32) * rng.uniform(0.5, 1.4, (3, 1)).astype(np.float32)
@@ -164,14 +164,14 @@ _BACKGROUNDS: tuple[Callable[[Rng, int], np.ndarray], ...] = (
 
 
 def background(rng: Rng, size: int) -> np.ndarray:
-    """A textured background [size, size, 3] with uneven light."""
+    """Draws a textured background [size, size, 3] with uneven light."""
     image = _BACKGROUNDS[int(rng.integers(len(_BACKGROUNDS)))](rng, size)
     light = 1 + rng.uniform(0.0, 0.35) * (_ramp(rng, size) - 0.5) + 0.05 * smooth_noise(rng, size, size, 90)
     return np.clip(image * light[..., None], 0, 255).astype(np.float32)
 
 
 def photograph(image: np.ndarray, rng: Rng, cast: float) -> np.ndarray:
-    """Camera effects: colour cast of strength `cast`, slight blur, sensor noise and JPEG artefacts. Returns uint8 RGB."""
+    """Adds a colour cast of strength `cast`, slight blur, sensor noise and JPEG artefacts. Returns RGB uint8."""
     image = image * rng.normal(1, cast, 3).clip(0.5, 1.5).astype(np.float32)
     if rng.random() < 0.6:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.7))

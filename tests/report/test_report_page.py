@@ -208,7 +208,7 @@ def spoil(small: SmallSet, column: str, value: str, row: int = 0) -> None:
 
 @pytest.mark.parametrize(
     ("column", "value", "told"),
-    [("doc", "[1, x]", "column doc"), ("seg_id", "1", "two rows of one seg_id"), ("img_id", "z", "two values of img_id")],
+    [("doc", "[1, x]", "column doc"), ("seg_id", "1", "two rows with one seg_id"), ("img_id", "z", "two values of img_id")],
 )
 def test_a_wrong_csv_is_an_error_that_names_it(tmp_path, column, value, told):
     small = SmallSet(tmp_path)

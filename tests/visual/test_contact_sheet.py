@@ -166,7 +166,7 @@ def id_that_leads_elsewhere(image_id: str) -> Callable[[Set], None]:
         (empty_mask, "image 'a.png': 0.png: is empty"),
         (blank_mask, "image 'a.png': '7/0.png': is blank"),
         (mask_by_a_link, "image 'a.png': '7/0.png': leads out of"),
-        (other_images, "holds no image of"),
+        (other_images, "give the folder that stage 2 was run with"),
         (other_sizes, "image 'a.png': '7/0.png': 90x60 pixels, but the image has 30x60"),
         (cut_image, "image 'a.png': a.png: "),
         (id_that_leads_elsewhere("../x"), "image 'a.png': img_id: '../x' is not a valid folder name"),
@@ -190,8 +190,8 @@ def test_what_does_not_fit_is_one_line(small, damage, message):
     [
         (["--count", "0"], "--count 0: must be 1 or more"),
         (["--count=-3"], "--count -3: must be 1 or more"),
-        (["--sheet", "sheet.xyz"], "--sheet sheet.xyz: the sheet is a PNG; give a name that ends in .png"),
-        (["--sheet", "sheet"], "--sheet sheet: the sheet is a PNG"),
+        (["--sheet", "sheet.xyz"], "--sheet sheet.xyz: must end in .png"),
+        (["--sheet", "sheet"], "--sheet sheet: must end in .png"),
         (["--masks", "nowhere"], "--masks nowhere: no such folder"),
         (["--images", "nowhere"], "--images nowhere: no such folder"),
     ],
@@ -205,5 +205,5 @@ def test_a_folder_of_other_masks_is_one_line(small):
     small.csv.write_text(small.csv.read_text().splitlines()[0] + "\n")
     shutil.rmtree(small.masks)
     small.masks.mkdir()
-    with pytest.raises(UserError, match=f"--masks {small.masks}: holds nothing of the images"):
+    with pytest.raises(UserError, match=f"--masks {small.masks}: contains no masks of the images"):
         small.run()

@@ -222,7 +222,7 @@ def test_coco_file_is_read_by_pycocotools(tmp_path, scenes, capsys):
 
 def test_an_existing_folder_is_not_overwritten(tmp_path, scenes):
     write_coco_scenes(scenes[:1], tmp_path)
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         write_coco_scenes(scenes[1:2], tmp_path)
 
 
@@ -248,7 +248,7 @@ def test_command_writes_the_scenes_of_its_seed(tmp_path):
     assert draw_scenes.main(arguments) == 0
     loaded = load_coco_scenes(tmp_path / "out")
     assert all(same_scene(scene, draw_scene("evaluation", 9, index)) for index, (_, scene) in enumerate(loaded))
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         draw_scenes.main(arguments)
 
 
