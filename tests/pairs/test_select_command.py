@@ -256,7 +256,7 @@ def test_the_command_needs_no_torch_and_says_what_is_wrong_in_one_line(pairs, tm
     command = [sys.executable, "-m", "pseudo_ris.cli", "select", "--pairs", str(pairs), "--output"]
     shown = subprocess.run([*command, str(pairs)], capture_output=True, text=True)
     assert shown.returncode == 2 and shown.stderr.startswith("error: --output") and shown.stderr.count("\n") == 1
-    arguments = [*command[3:], str(tmp_path / "out.csv")]
+    arguments = [*command[4:], str(tmp_path / "out.csv")]
     program = f"import sys; from {main.__module__} import main; main({arguments}); print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.endswith("False\n")

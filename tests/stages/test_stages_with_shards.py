@@ -6,8 +6,8 @@ import pytest
 
 from generate_masks.cutler_sam_masks import main as generate_masks
 from generate_pseudo_supervision.distinctive_caption_generation import main as generate_captions
-from pseudo_ris.cli.export import main as interchange
-from pseudo_ris.cli.unshard import main as unpack
+from pseudo_ris.cli.export import main as export
+from pseudo_ris.cli.unshard import main as unshard
 from pseudo_ris.pairs.assembly import read_pairs
 from pseudo_ris.visual.contact_sheet import write_contact_sheet
 
@@ -78,13 +78,13 @@ def test_the_contact_sheet_is_the_same(stages, tmp_path):
 def test_exports_are_the_same(stages, tmp_path, form):
     for kind in ("plain", "shards"):
         options = ["--pairs", str(stages / kind / "pairs" / f"{NAME}.csv"), "--masks", str(stages / kind / "masks")]
-        assert interchange(["export", "--to", form, str(tmp_path / kind), "--images", str(stages / "images"), *options]) == 0
+        assert export(["--to", form, str(tmp_path / kind), "--images", str(stages / "images"), *options]) == 0
     exported = [tree(tmp_path / kind) or (tmp_path / kind).read_bytes() for kind in ("plain", "shards")]
     assert exported[0] == exported[1]
 
 
 def test_unpacked_shards_are_the_files_of_a_run_without(stages, tmp_path):
     shutil.copytree(stages / "shards", tmp_path / "out")
-    assert unpack(["--masks", str(tmp_path / "out/masks")]) == 0
-    assert unpack(["--output", str(tmp_path / "out/pairs")]) == 0
+    assert unshard(["--masks", str(tmp_path / "out/masks")]) == 0
+    assert unshard(["--output", str(tmp_path / "out/pairs")]) == 0
     assert tree(tmp_path / "out") == tree(stages / "plain")
