@@ -292,7 +292,7 @@ def test_a_list_of_images_that_fits_no_split_is_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             list(read_lmdb(tmp_path / "out"))
     listing.write_text(json.dumps([entries[0], {**entries[1], "key": "0"}]))
-    with pytest.raises(BadInputError, match="val.lmdb: has no such image"):
+    with pytest.raises(BadInputError, match=r"val\.lmdb: has no such image"):
         list(read_lmdb(tmp_path / "out"))[1].read()
 
 
