@@ -1,8 +1,10 @@
-"""The kinds of error a user can cause, and the exit codes of a process that was told to end."""
+"""The kinds of error a user can cause, their remedies, and the exit codes of a process that was told to end."""
 
 from __future__ import annotations
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -19,3 +21,8 @@ class DeviceError(UserError):
 
 class BadInputError(Exception):
     """One image cannot be worked on: recorded in failures.csv, the run goes on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The most similar of `known` names, for the message about an unknown one."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

@@ -6,10 +6,9 @@ their paths below the package are the same in a checkout and in an installation.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from pseudo_ris.errors import UserError
+from pseudo_ris.errors import UserError, nearest
 
 _HERE = Path(__file__).parent
 PRESETS = (_HERE / "configs").resolve()
@@ -26,6 +25,5 @@ def preset_names() -> tuple[str, ...]:
 def preset_path(name: str) -> Path:
     """The YAML file of a preset. Raises UserError that gives the nearest name when there is no such preset."""
     if name not in (known := preset_names()):
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise UserError(f"{name}: no such preset; did you mean {nearest}? (presets: {', '.join(known)})")
+        raise UserError(f"{name}: no such preset; did you mean {nearest(name, known)}? (presets: {', '.join(known)})")
     return PRESETS / f"{name}.yaml"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any
 import yaml
 
 from pseudo_ris.assets.data_files import IN_CHECKOUT, WEIGHTS_LIST
-from pseudo_ris.errors import UserError
+from pseudo_ris.errors import UserError, nearest
 
 CHECKSUMS = "checksums.json"
 MODELS = ("cutler", "sam", "coca", "clip", "spacy", "swin", "bert", "bert_words")
@@ -69,8 +68,9 @@ class Manifest:
         known = [*self.presets, *self.files]
         for name in names:
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                raise UserError(f"{name}: no such preset or file; did you mean {nearest}? (known: {', '.join(known)})")
+                raise UserError(
+                    f"{name}: no such preset or file; did you mean {nearest(name, known)}? (known: {', '.join(known)})"
+                )
             chosen.update({each: self.files[each] for each in self.presets.get(name, (name,))})
         return tuple(chosen.values())
 

@@ -5,9 +5,9 @@ pseudo-ris convert --from FORMAT IN --to FORMAT OUT [--images DIR]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.cli.sets import add_input, add_target, write_set
 from pseudo_ris.formats.registry import FORMATS
 
@@ -19,8 +19,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pseudo-ris convert", description=__doc__.splitlines()[0])
+def make_parser() -> CommandParser:
+    parser = CommandParser("convert", __doc__)
     add_input(parser)
     add_target(parser)
     return parser

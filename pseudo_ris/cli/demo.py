@@ -5,10 +5,10 @@ pseudo-ris demo [--out DIR]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.lab.demo import run_demo
 
 
@@ -18,10 +18,8 @@ def main(argv: Sequence[str]) -> int:
     return run_demo(options.out, options.device)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pseudo-ris demo", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path("pseudo_ris_demo"), metavar="DIR", help="folder to write (default: %(default)s)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0 (default: auto)")
+def make_parser() -> CommandParser:
+    parser = CommandParser("demo", __doc__)
+    parser.add_argument("--out", type=Path, default=Path("pseudo_ris_demo"), metavar="DIR", help="folder to write")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0")
     return parser

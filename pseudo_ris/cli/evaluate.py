@@ -14,16 +14,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from pseudo_ris.cli import stage_options
+from pseudo_ris.cli.parsing import CommandParser
+from pseudo_ris.cli.stage_options import parse_stage
 from pseudo_ris.io.gc_tuning import no_collection
 from pseudo_ris.ris.config import EvaluateConfig
-from pseudo_ris.stages.settings import parse_config
+
+FIRST = ["checkpoint", "dataset", "splits", "refer_root", "images", "predictions", "batch_size", "device"]
+"""The settings that `--help` shows."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluates with command-line options `argv`; returns the exit code."""
-    config = parse_config(EvaluateConfig, argv, __doc__)
+    config = parse_stage(EvaluateConfig, argv, "evaluate", __doc__, FIRST)
     with no_collection():  # here, so that --help and wrong options need no model
         from pseudo_ris.ris.evaluation.split_results import evaluate_checkpoint
 
     print(json.dumps(evaluate_checkpoint(config)))
     return 0
+
+
+def make_parser() -> CommandParser:
+    return stage_options.make_parser(EvaluateConfig, "evaluate", __doc__)

@@ -5,12 +5,11 @@ pseudo-ris export --to FORMAT OUT [--pairs FILE.csv --images DIR --masks DIR ...
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pseudo_ris.cli.arguments import finite_number
+from pseudo_ris.cli.parsing import CommandParser, finite_number
 from pseudo_ris.cli.sets import add_target, write_set
 from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
 from pseudo_ris.pairs.csv_pairs import read_csv
@@ -33,12 +32,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pseudo-ris export",
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def make_parser() -> CommandParser:
+    parser = CommandParser("export", __doc__)
     add_target(parser)
     pairs = Path(STAGE_2.output, f"{STAGE_2.name}.csv")
     scoring = ScoringConfig()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 
-from pseudo_ris.errors import UserError
+from pseudo_ris.errors import UserError, nearest
 from pseudo_ris.runtime.command import run_recipe
 from pseudo_ris.runtime.entry import importing
 
@@ -28,6 +27,8 @@ COMMANDS = {
     "weights": "download published weights",
     "status": "progress and failures of a run",
     "unshard": "one file an image from shards",
+    "info": "versions, devices, presets and weights at hand",
+    "completion": "completion for bash, zsh or tcsh",
     "lab": "drawn scenes, the embedded models and experiments",
 }
 LAB = {
@@ -60,15 +61,19 @@ def main(argv: Sequence[str]) -> int:
 
 def load_command(words: Sequence[str]) -> Callable[[], int]:
     """Imports the subcommand that `words` begin with; the result runs it and returns its exit code."""
-    package, known, typed = "pseudo_ris.cli", COMMANDS, "pseudo-ris"
-    if words[:1] == ["lab"]:
-        package, known, typed, words = "pseudo_ris.cli.lab", LAB, "pseudo-ris lab", words[1:]
-    if not words or words[0] in ("-h", "--help"):
+    depth = 1 if words[:1] == ["lab"] else 0
+    known, typed = (LAB, "pseudo-ris lab") if depth else (COMMANDS, "pseudo-ris")
+    if len(words) == depth or words[depth] in ("-h", "--help"):
         return partial(_show_overview, typed, known)
-    if words[0] not in known:
-        return partial(_refuse, f"{typed} {words[0]}", known, words[0])
-    module = import_module(f"{package}.{words[0].replace('-', '_')}")
-    return partial(module.main, words[1:])
+    if words[depth] not in known:
+        return partial(_refuse, typed, known, words[depth])
+    module = import_module(module_of(words[: depth + 1]))
+    return partial(module.main, words[depth + 1 :])
+
+
+def module_of(command: Sequence[str]) -> str:
+    """Name of a subcommand's module. command: its words, such as ("lab", "draw-scenes")."""
+    return ".".join(["pseudo_ris.cli", *(word.replace("-", "_") for word in command)])
 
 
 def _show_overview(typed: str, commands: dict[str, str]) -> int:
@@ -79,5 +84,4 @@ def _show_overview(typed: str, commands: dict[str, str]) -> int:
 
 
 def _refuse(typed: str, commands: dict[str, str], word: str) -> int:
-    nearest = difflib.get_close_matches(word, commands, n=1, cutoff=0.0)[0]
-    raise UserError(f"{typed}: no such command; did you mean {nearest}?")
+    raise UserError(f"{typed} {word}: no such command; did you mean {nearest(word, commands)}?")

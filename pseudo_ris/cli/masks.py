@@ -17,11 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pseudo_ris.cli import stage_options
+from pseudo_ris.cli.parsing import CommandParser
+from pseudo_ris.cli.stage_options import parse_stage
 from pseudo_ris.config import MaskGenerationConfig
 from pseudo_ris.stages.masks import generate_masks
-from pseudo_ris.stages.settings import parse_config
+
+FIRST = ["images", "device", "engine", "workers", "shard", "shard_size", "retry_failed"]
+"""The settings that `--help` shows."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the stage with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
-    return generate_masks(parse_config(MaskGenerationConfig, argv, __doc__))
+    return generate_masks(parse_stage(MaskGenerationConfig, argv, "masks", __doc__, FIRST))
+
+
+def make_parser() -> CommandParser:
+    return stage_options.make_parser(MaskGenerationConfig, "masks", __doc__)

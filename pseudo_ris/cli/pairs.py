@@ -4,7 +4,7 @@
     python generate_pseudo_supervision/distinctive_caption_generation.py --images photos --masks out --output pairs
 
 The images are all of a folder, or those of a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns (--anns) or
-LMDB (--lmdb). MASKS is stage 1's folder, or with --mask_format coco or refer a file whose annotations are the masks.
+LMDB (--lmdb). MASKS is stage 1's folder, or with --mask-format coco or refer a file whose annotations are the masks.
 
 OUTPUT/NAME.csv holds 44 candidates a mask with their distinctiveness (DoC); one JSON an image with all score parts is in
 OUTPUT/NAME.parts/. A run that was stopped goes on where it was; images that cannot be used are listed in
@@ -16,11 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pseudo_ris.cli import stage_options
+from pseudo_ris.cli.parsing import CommandParser
+from pseudo_ris.cli.stage_options import parse_stage
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.stages.captions import generate_pairs
-from pseudo_ris.stages.settings import parse_config
+
+FIRST = ["images", "masks", "output", "name", "device", "engine", "workers", "shard", "retry_failed", "scoring.threshold"]
+"""The settings that `--help` shows."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the stage with command-line options `argv`; returns the exit code (0, or 3 when images failed)."""
-    return generate_pairs(parse_config(CaptionGenerationConfig, argv, __doc__))
+    return generate_pairs(parse_stage(CaptionGenerationConfig, argv, "pairs", __doc__, FIRST))
+
+
+def make_parser() -> CommandParser:
+    return stage_options.make_parser(CaptionGenerationConfig, "pairs", __doc__)

@@ -5,11 +5,11 @@ pseudo-ris predict --image FILE --expression "the red ball on the left" --checkp
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.device import pick_device
 from pseudo_ris.io.files import require_file_place, write_output
@@ -20,13 +20,7 @@ from pseudo_ris.ris.models.checkpoints import load_model
 
 def main(argv: Sequence[str]) -> int:
     """The command line above."""
-    parser = argparse.ArgumentParser(prog="pseudo-ris predict", description=__doc__.splitlines()[0])
-    parser.add_argument("--image", type=Path, required=True, help="image file")
-    parser.add_argument("--expression", action="append", required=True, help="what to find; may be given several times")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a training")
-    parser.add_argument("--output", type=Path, default=Path("overlay.png"), help="PNG to write (default: overlay.png)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0 (default: auto)")
-    arguments = parser.parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     if arguments.output.suffix != ".png":
         raise UserError(f"--output {arguments.output}: the overlay is a PNG; give a name that ends in .png")
     require_file_place(arguments.output, "--output")
@@ -46,3 +40,13 @@ def main(argv: Sequence[str]) -> int:
     write_output(arguments.output, overlay.getvalue())
     print(f"overlay: {arguments.output}")
     return 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("predict", __doc__)
+    parser.add_argument("--image", type=Path, required=True, help="image file")
+    parser.add_argument("--expression", action="append", required=True, help="what to find; may be given several times")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a training")
+    parser.add_argument("--output", type=Path, default=Path("overlay.png"), help="PNG to write")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0")
+    return parser

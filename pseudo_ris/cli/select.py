@@ -9,11 +9,12 @@ SELECTED.csv stand SELECTED.json, SELECTED_text.txt and SELECTED_doc.txt, as sta
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.pairs.selection import select
 from pseudo_ris.pairs.selection_rules import PRESETS, SelectionRules, Step
 
@@ -33,25 +34,25 @@ def table_of(steps: Sequence[Step]) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     """The command line above."""
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(make_parser().parse_args(argv))
     pairs, output, masks, preset = (arguments.pop(name) for name in ("pairs", "output", "masks", "preset"))
     steps = select(pairs, output, dataclasses.replace(PRESETS[preset], **arguments), masks)
     print("\n".join([*table_of(steps), f"pairs are in {output}"]))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pseudo-ris select",
-        description=__doc__.split("\n\n", 2)[2],
+def make_parser() -> CommandParser:
+    parser = CommandParser(
+        "select",
+        __doc__,
         epilog="A rule given here wins over the preset's. Rules apply in the order above; off leaves one out.",
     )
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write")
     parser.add_argument("--masks", type=Path, help="stage 1's folder of masks, for the rules on areas")
     shown = "; ".join(f"{name}: {_in_words(rules)}" for name, rules in PRESETS.items())
-    parser.add_argument("--preset", choices=PRESETS, default="recommended", help=f"{shown} (default: recommended)")
-    rules = parser.add_argument_group("rules", argument_default=argparse.SUPPRESS)
+    parser.add_argument("--preset", choices=PRESETS, default="recommended", help=f"{shown}")
+    rules = parser.add_argument_group("rules", argument_default=SUPPRESS)
     rules.add_argument("--min-area", type=_or_off(float), metavar="SHARE", help="no mask that is a smaller part of its image")
     rules.add_argument("--max-area", type=_or_off(float), metavar="SHARE", help="no mask that is a larger part of its image")
     rules.add_argument(

@@ -6,26 +6,28 @@ failed, and 2 when OUT is none of these. A run that has died counts as neither; 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.runtime.runs import EXIT_FAILURES
 from pseudo_ris.storage.status import look_at, stage_folders
 
 
 def main(argv: Sequence[str]) -> int:
     """Prints what is known of the folder in `argv`; returns the exit code (0, or 3 when images failed). Raises UserError."""
-    parser = argparse.ArgumentParser(
-        prog="pseudo-ris status", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", metavar="OUT", type=Path, help="masks, pairs, or the folder above them")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    options = parser.parse_args(argv)
+    options = make_parser().parse_args(argv)
     seen = [look_at(folder) for folder in stage_folders(options.folder)]
     if options.json:
         print(json.dumps([folder.as_json() for folder in seen], ensure_ascii=False, indent=1))
     else:
         print("\n".join(line for folder in seen for line in folder.lines()))
     return EXIT_FAILURES if any(folder.failures for folder in seen) else 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("status", __doc__)
+    parser.add_argument("folder", metavar="OUT", type=Path, help="masks, pairs, or the folder above them")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    return parser

@@ -13,15 +13,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pseudo_ris.cli import stage_options
+from pseudo_ris.cli.parsing import CommandParser
+from pseudo_ris.cli.stage_options import parse_stage
 from pseudo_ris.io.gc_tuning import no_collection
 from pseudo_ris.ris.config import TrainConfig
-from pseudo_ris.stages.settings import parse_config
+
+FIRST = [
+    "data.dataset",
+    "data.refer_root",
+    "data.images",
+    "data.pairs",
+    "data.pair_images",
+    "data.pair_masks",
+    "output",
+    "model.name",
+    "model.size",
+    "masking.image",
+    "masking.text",
+    "schedule.epochs",
+    "schedule.batch_size",
+    "device",
+]
+"""The settings that `--help` shows."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs a training with command-line options `argv`; returns the exit code (0, 130 or 143 when it was stopped)."""
-    config = parse_config(TrainConfig, argv, __doc__)
+    config = parse_stage(TrainConfig, argv, "train", __doc__, FIRST)
     with no_collection():  # here, so that --help and wrong options need no model
         from pseudo_ris.ris.training.train import train
 
     return train(config)
+
+
+def make_parser() -> CommandParser:
+    return stage_options.make_parser(TrainConfig, "train", __doc__)

@@ -5,10 +5,10 @@ pseudo-ris unpack --from FORMAT IN OUT [--images DIR]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.cli.sets import add_input
 from pseudo_ris.formats.outputs import require_free
 from pseudo_ris.formats.registry import FORMATS
@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pseudo-ris unpack", description=__doc__.splitlines()[0])
+def make_parser() -> CommandParser:
+    parser = CommandParser("unpack", __doc__)
     add_input(parser)
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write; must not exist")
     return parser

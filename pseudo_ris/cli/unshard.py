@@ -6,10 +6,10 @@ pseudo-ris unshard --output DIR [--name NAME]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.runtime.shares import ALL
@@ -20,15 +20,19 @@ from pseudo_ris.storage.mask_store import MaskStore
 
 def main(argv: Sequence[str]) -> int:
     """Unshards with command-line options `argv`; returns the exit code. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="pseudo-ris unshard", description=__doc__.splitlines()[0])
-    place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--masks", type=Path, help="stage 1's folder")
-    place.add_argument("--output", type=Path, help="stage 2's folder")
-    parser.add_argument("--name", default=CaptionGenerationConfig().name, help="NAME of stage 2's files (default: %(default)s)")
-    options = parser.parse_args(argv)
+    options = make_parser().parse_args(argv)
     store = MaskStore.existing(options.masks) if options.masks else PartStore(options.output, options.name)
     if not store.folder.is_dir():
         raise UserError(f"{store.folder}: no such folder; give what the stage had as --output and --name")
     with store.working(ALL):
         print(f"{loosen(store)} images have files of their own again in {store.folder}")
     return 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("unshard", __doc__)
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--masks", type=Path, help="stage 1's folder")
+    place.add_argument("--output", type=Path, help="stage 2's folder")
+    parser.add_argument("--name", default=CaptionGenerationConfig().name, help="NAME of stage 2's files")
+    return parser

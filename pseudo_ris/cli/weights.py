@@ -7,13 +7,13 @@ pseudo-ris weights verify [PRESET or NAME ...]
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pseudo_ris.checkpoints.download import fetch, verify
 from pseudo_ris.checkpoints.manifest import WeightsFile, local_path, read_manifest, weights_folder
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.errors import UserError
 from pseudo_ris.runtime.command import EXIT_USER_ERROR
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = make_parser().parse_args(argv)
     manifest = read_manifest()
-    folder = options.to or weights_folder()
+    folder = options.to
     if options.command == "list":
         print("\n".join(table_of(list(manifest.files.values()), folder)))
         return 0
@@ -50,23 +50,21 @@ def _each(entries: Sequence[WeightsFile], work: Callable[[WeightsFile], object])
     return code
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pseudo-ris weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    parser = CommandParser("weights", __doc__, epilog=f"Files are in {weights_folder()} unless --to names another folder.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="download | list | verify")
     download = commands.add_parser("download", help="download and verify files")
     listing = commands.add_parser("list", help="list all files and whether each is at hand")
     check = commands.add_parser("verify", help="verify the checksums of files at hand")
     for command in (download, check):
         command.add_argument(
-            "names", nargs="*", default=["default"], metavar="NAME", help="preset or file, see list (default: default)"
+            "names", nargs="*", default=["default"], metavar="NAME", help="preset or file, see list; without one: default"
         )
     download.add_argument(
         "--from", dest="source_folder", type=Path, metavar="DIR", help="take the files from DIR, not the network"
     )
     for command in (download, listing, check):
-        command.add_argument("--to", type=Path, metavar="DIR", help=f"weights folder (default: {weights_folder()})")
+        command.add_argument("--to", type=Path, metavar="DIR", default=weights_folder(), help="weights folder")
     return parser
 
 

@@ -161,7 +161,7 @@ def preset_differences() -> dict[str, tuple[Any, Any]]:
 def _flat(preset: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for stage in STAGES:
-        config = parse_config(stage, ["--config", preset], "")
+        config = parse_config(stage, ["--config", preset])
         for part in fields(config):
             value = getattr(config, part.name)
             own = asdict(value) if is_dataclass(value) else {}

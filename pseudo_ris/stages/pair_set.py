@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import difflib
 import html
 import io
 import json
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from pseudo_ris.config import ScoringConfig
-from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.errors import BadInputError, UserError, nearest
 from pseudo_ris.formats.registry import DATASET, FORMATS, Totals, Writing, check_existing, leaves_image_files, write_verified
 from pseudo_ris.io.files import require_file_place, write_atomic
 from pseudo_ris.io.images import decode_image, require_outside
@@ -369,5 +368,4 @@ def _find_csv(path: Path) -> Path:
 def _require_known(kind: str, name: str, known: Iterable[str]) -> None:
     names = list(known)
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-        raise UserError(f"{kind}: {name} is unknown; did you mean {nearest}? ({', '.join(names)})")
+        raise UserError(f"{kind}: {name} is unknown; did you mean {nearest(name, names)}? ({', '.join(names)})")

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
-import sys
-from argparse import RawDescriptionHelpFormatter
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, DefaultHelpFormatter
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentError, ArgumentParser
 
 from pseudo_ris.assets.data_files import preset_names, preset_path
 from pseudo_ris.config import RANDOM, CaptionGenerationConfig, MaskGenerationConfig
-from pseudo_ris.errors import UserError
+from pseudo_ris.errors import UserError, nearest
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
 
 STAGES = (MaskGenerationConfig, CaptionGenerationConfig, TrainConfig, EvaluateConfig)
@@ -34,7 +33,17 @@ FULL_SIZE = "default"
 Config = TypeVar("Config")
 
 
-def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> Config:
+class Setting(NamedTuple):
+    """One setting of a stage: its group's title, dotted name, type, default and description."""
+
+    group: str
+    name: str
+    kind: Any
+    default: Any
+    description: str
+
+
+def parse_config(stage: type[Config], argv: Sequence[str]) -> Config:
     """Settings of a stage from `--config FILE` (repeatable) and options; later files and options win.
 
     FILE is a YAML file or the bare name of a preset. It may hold the settings of all stages; other stages' settings are
@@ -42,18 +51,8 @@ def parse_config(stage: type[Config], argv: Sequence[str], description: str) -> 
     full size.
     Raises UserError that names an unknown key's nearest valid one, or the key whose value does not fit.
     """
-    parser = ArgumentParser(
-        prog=f"python {Path(sys.argv[0])}",
-        usage="%(prog)s [--config FILE.yaml] [--NAME VALUE ...]",
-        description=description,
-        formatter_class=_HelpFormatter,
-        exit_on_error=False,
-    )
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"YAML file of settings, or a preset: {', '.join(preset_names())}; options win"
-    )
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(stage)
-    _hide_group_files(parser)
     options: list[str] = []
     rest = _normalised(stage, argv)
     if _dry_run(rest) and "--config" not in rest:
@@ -80,7 +79,7 @@ def stage_settings(stage: type[Config], preset: str | Path, settings: Mapping[st
     Raises UserError as `parse_config`, and when there is no such preset.
     """
     options = _options_of(stage, settings, "settings")
-    return parse_config(stage, ["--config", str(preset), *options], "")
+    return parse_config(stage, ["--config", str(preset), *options])
 
 
 def _dry_run(options: Sequence[str]) -> bool:
@@ -96,33 +95,28 @@ def _with_random_weights(config: Config) -> Config:
     return dataclasses.replace(config, **replaced)
 
 
-class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Defaults and types beside each option; the description as it is written."""
+@cache
+def settings_of(stage: type) -> dict[str, Setting]:
+    """All settings of a stage by their dotted names, as its dataclass lists and describes them."""
+    return {setting.name: setting for setting in _walk(stage, "", "")}
 
 
-def _hide_group_files(parser: ArgumentParser) -> None:
-    """A file per group of settings is not offered: `--config` reads whole presets."""
-    for action in parser._actions:
-        if action.metavar == "CONFIG":
-            action.help = SUPPRESS
-
-
-def _settings(stage: type) -> dict[str, Any]:
-    """Dotted names of all settings of a stage with their types."""
-    found: dict[str, Any] = {}
-    hints = get_type_hints(stage)
-    for field in dataclasses.fields(stage):
-        kind = hints[field.name]
+def _walk(part: type, group: str, prefix: str) -> Iterator[Setting]:
+    parameters = [each for base in part.__mro__ for each in parse_docstring(base.__doc__ or "").params]
+    described = {each.arg_name: " ".join((each.description or "").split()) for each in parameters}
+    kinds, defaults = get_type_hints(part), part()
+    for field in dataclasses.fields(part):
+        kind = kinds[field.name]
         if dataclasses.is_dataclass(kind):
-            found.update({f"{field.name}.{name}": inner for name, inner in _settings(kind).items()})
+            title = parse_docstring(kind.__doc__).short_description or field.name
+            yield from _walk(kind, title.rstrip("."), f"{field.name}.")
         else:
-            found[field.name] = kind
-    return found
+            yield Setting(group, prefix + field.name, kind, getattr(defaults, field.name), described[field.name])
 
 
 def _normalised(stage: type, argv: Sequence[str]) -> list[str]:
     """Options with underscores, `--name=value` split, switches (`--retry-failed`) with their value, lists as one value."""
-    settings = _settings(stage)
+    settings = settings_of(stage)
     result: list[str] = []
     rest = deque(argv)
     while rest:
@@ -132,11 +126,12 @@ def _normalised(stage: type, argv: Sequence[str]) -> list[str]:
             continue
         name, *value = argument[2:].split("=", 1)
         name = name.replace("-", "_")
-        if name not in ("help", "config"):
+        if name != "config":
             _check_known(name, settings, f"--{name}")
-        if settings.get(name) is bool and not value and (not rest or rest[0] not in ("true", "false")):
+        kind = settings[name].kind if name in settings else None
+        if kind is bool and not value and (not rest or rest[0] not in ("true", "false")):
             value = ["true"]
-        if get_origin(settings.get(name)) is tuple:
+        if get_origin(kind) is tuple:
             while rest and not rest[0].startswith("--"):
                 value.append(rest.popleft())
             value = [_inline_list(value)]
@@ -152,13 +147,12 @@ def _inline_list(words: Sequence[str]) -> str:
 
 def _check_known(name: str, known: Mapping[str, Any], shown: str) -> None:
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise UserError(f"{shown}: no such setting; did you mean {nearest[0]}? (--help lists all)")
+        raise UserError(f"{shown}: no such setting; did you mean {nearest(name, known)}? (--help-all lists them)")
 
 
 def _check_finite(config: object) -> None:
     """Raises UserError that names the first setting that is infinite or NaN."""
-    for name in _settings(type(config)):
+    for name in settings_of(type(config)):
         value = attrgetter(name)(config)
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
@@ -202,8 +196,8 @@ def _options_of_file(stage: type, path: Path) -> list[str]:
 
 def _options_of(stage: type, content: Mapping[Any, Any], source: str) -> list[str]:
     """The settings for this stage in a mapping, as options. source: what an error calls the place they come from."""
-    everything = {name: kind for each in STAGES for name, kind in _settings(each).items()}
-    own = _settings(stage)
+    everything = {name: setting for each in STAGES for name, setting in settings_of(each).items()}
+    own = settings_of(stage)
     options: list[str] = []
     for name, value in _flat(content):
         _check_known(name, everything, f"{source}: {name}")

@@ -17,7 +17,7 @@ from pseudo_ris.stages.settings import parse_config
 
 
 def config_of(row, out: Path) -> TrainConfig:
-    return parse_config(TrainConfig, [f"--config={CONFIG}", "--data.dataset=drawn", *row.options(out)], "")
+    return parse_config(TrainConfig, [f"--config={CONFIG}", "--data.dataset=drawn", *row.options(out)])
 
 
 def test_rows_differ_in_what_their_names_say(tmp_path):

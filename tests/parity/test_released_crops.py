@@ -23,7 +23,7 @@ ROUNDING = 9.8e-4
 def test_every_pixel(image_id):
     """Measured: within 9.8e-4, the rounding of the golden file. A grey level is 0.015."""
     golden = np.load(RELEASED / "expected.npz")
-    config = parse_config(CaptionGenerationConfig, ["--config", str(PAPER)], "").crops
+    config = parse_config(CaptionGenerationConfig, ["--config", str(PAPER)]).crops
     path = RELEASED / "images" / f"COCO_train2014_{int(image_id):012}.png"
     image = decode_image(path.read_bytes(), path.name)
     stored = MaskStore(RELEASED / "masks").read(ImageRecord(image_id, path.name, path.read_bytes))

@@ -22,7 +22,7 @@ from pseudo_ris.stages.settings import parse_config
 
 RUNS = {"w7_224": (7, 224), "w12_384": (12, 384), "w12_448": (12, 448)}
 """Window and side of the images, pixels."""
-PRESET = parse_config(TrainConfig, ["--config", str(Path(__file__).parents[2] / "configs" / "maskris.yaml")], "")
+PRESET = parse_config(TrainConfig, ["--config", str(Path(__file__).parents[2] / "configs" / "maskris.yaml")])
 
 
 @dataclass

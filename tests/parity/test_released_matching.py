@@ -37,7 +37,7 @@ def chosen(cutler, sam, config):
 
 
 def test_every_choice(cases):
-    paper = parse_config(MaskGenerationConfig, ["--config", str(PAPER)], "").matching
+    paper = parse_config(MaskGenerationConfig, ["--config", str(PAPER)]).matching
     assert sum(len(cutler) for _, cutler, _, _ in cases) == 93
     for kind, cutler, sam, expected in cases:
         assert chosen(cutler, sam, paper) == expected.tolist(), kind

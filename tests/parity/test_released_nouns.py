@@ -44,7 +44,7 @@ def test_noun_chunks_of_the_parses(captions, parses):
 
 
 def test_every_noun_and_prompt(captions, parses):
-    rule = parse_config(CaptionGenerationConfig, ["--config", str(PAPER)], "").scoring.noun_rule
+    rule = parse_config(CaptionGenerationConfig, ["--config", str(PAPER)]).scoring.noun_rule
     nouns = [head_noun_of_parse(doc, rule) for doc in parses]
     assert nouns == [caption["noun"].strip() for caption in captions]
     assert [noun_prompt(noun) for noun in nouns] == [" ".join(caption["prompt"].split()) for caption in captions]

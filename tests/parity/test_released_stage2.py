@@ -136,7 +136,7 @@ def test_beams_by_the_later_length_rule():
         for entry in entries
         if "ids_if_length_counts_end" in entry
     ]
-    config = parse_config(CaptionGenerationConfig, [*OPTIONS, "--decoding.beam_length=with_end"], "")
+    config = parse_config(CaptionGenerationConfig, [*OPTIONS, "--decoding.beam_length=with_end"])
     path = RELEASED / "images" / f"COCO_train2014_{int(image_id):012}.png"
     image = decode_image(path.read_bytes(), path.name)
     stored = MaskStore(RELEASED / "masks").read(ImageRecord(image_id, path.name, path.read_bytes))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pseudo_ris.checkpoints.manifest import read_manifest
-from pseudo_ris.cli.arguments import finite_number
+from pseudo_ris.cli.parsing import finite_number
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
@@ -23,31 +23,31 @@ DEMO = ROOT / "configs" / "demo.yaml"
 
 def test_defaults_are_the_demo_preset():
     for stage in (MaskGenerationConfig, CaptionGenerationConfig):
-        assert parse_config(stage, ["--config", str(DEMO)], "") == stage()
-        assert parse_config(stage, [], "") == stage()
+        assert parse_config(stage, ["--config", str(DEMO)]) == stage()
+        assert parse_config(stage, []) == stage()
 
 
 def test_a_preset_may_be_given_by_its_name():
-    assert parse_config(MaskGenerationConfig, ["--config", "demo"], "") == MaskGenerationConfig()
+    assert parse_config(MaskGenerationConfig, ["--config", "demo"]) == MaskGenerationConfig()
     named, by_path = (
-        parse_config(CaptionGenerationConfig, ["--config", each], "") for each in ("paper", str(CONFIGS / "paper.yaml"))
+        parse_config(CaptionGenerationConfig, ["--config", each]) for each in ("paper", str(CONFIGS / "paper.yaml"))
     )
     assert named == by_path
     with pytest.raises(UserError, match="papr: no such preset; did you mean paper"):
-        parse_config(CaptionGenerationConfig, ["--config", "papr"], "")
+        parse_config(CaptionGenerationConfig, ["--config", "papr"])
 
 
 def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
     (tmp_path / "a.yaml").write_text("sam: {points_per_side: 4, points_per_batch: 8}\ndecoding: {seed: 3}\n")
     (tmp_path / "b.yaml").write_text("sam:\n  points_per_side: 5\n")
     files = ["--config", str(tmp_path / "a.yaml"), f"--config={tmp_path / 'b.yaml'}"]
-    config = parse_config(MaskGenerationConfig, [*files, "--sam.points_per_batch", "9"], "")
+    config = parse_config(MaskGenerationConfig, [*files, "--sam.points_per_batch", "9"])
     assert (config.sam.points_per_side, config.sam.points_per_batch) == (5, 9)
-    assert parse_config(CaptionGenerationConfig, files, "").decoding.seed == 3
+    assert parse_config(CaptionGenerationConfig, files).decoding.seed == 3
 
 
 def test_lists_dashes_and_switches():
-    config = parse_config(CaptionGenerationConfig, ["--decoding.top-k", "[3,4]", "--retry-failed", "--images=x"], "")
+    config = parse_config(CaptionGenerationConfig, ["--decoding.top-k", "[3,4]", "--retry-failed", "--images=x"])
     assert (config.decoding.top_k, config.retry_failed, config.images) == ((3, 4), True, "x")
 
 
@@ -56,14 +56,14 @@ def test_lists_dashes_and_switches():
     [["--splits", "val", "testA"], ["--splits", "val,testA"], ["--splits=val,testA"], ["--splits", "[val,", "testA]"]],
 )
 def test_a_list_is_written_as_words_with_commas_or_in_brackets(written):
-    config = parse_config(EvaluateConfig, [*written, "--batch_size", "3"], "")
+    config = parse_config(EvaluateConfig, [*written, "--batch_size", "3"])
     assert (config.splits, config.batch_size) == (("val", "testA"), 3)
-    assert parse_config(EvaluateConfig, ["--splits", "val"], "").splits == ("val",)
-    assert parse_config(EvaluateConfig, ["--splits", "[]"], "").splits == ()
+    assert parse_config(EvaluateConfig, ["--splits", "val"]).splits == ("val",)
+    assert parse_config(EvaluateConfig, ["--splits", "[]"]).splits == ()
 
 
 def test_a_list_of_numbers_may_be_written_as_words():
-    config = parse_config(CaptionGenerationConfig, ["--decoding.top-k", "3", "4", "--images", "x"], "")
+    config = parse_config(CaptionGenerationConfig, ["--decoding.top-k", "3", "4", "--images", "x"])
     assert (config.decoding.top_k, config.images) == ((3, 4), "x")
 
 
@@ -86,7 +86,7 @@ def test_a_list_of_numbers_may_be_written_as_words():
 )
 def test_bad_options_are_one_line_with_a_remedy(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
-        parse_config(MaskGenerationConfig, arguments, "")
+        parse_config(MaskGenerationConfig, arguments)
     assert "\n" not in str(caught.value)
 
 
@@ -111,7 +111,7 @@ def test_bad_options_are_one_line_with_a_remedy(arguments, message):
 def test_bad_files_name_file_and_key(tmp_path, content, message):
     (tmp_path / "c.yaml").write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "c.yaml")], "")
+        parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "c.yaml")])
     assert "\n" not in str(caught.value)
 
 
@@ -119,9 +119,9 @@ def test_bad_files_name_file_and_key(tmp_path, content, message):
 def test_a_threshold_is_a_finite_number(tmp_path, value):
     (tmp_path / "c.yaml").write_text(f"scoring: {{threshold: {value}}}\n")
     with pytest.raises(UserError, match=r"scoring.threshold: must be a finite number, got (-?inf|nan)$"):
-        parse_config(CaptionGenerationConfig, ["--config", str(tmp_path / "c.yaml")], "")
+        parse_config(CaptionGenerationConfig, ["--config", str(tmp_path / "c.yaml")])
     with pytest.raises(UserError, match=r"scoring.threshold: "):
-        parse_config(CaptionGenerationConfig, [f"--scoring.threshold={value}"], "")
+        parse_config(CaptionGenerationConfig, [f"--scoring.threshold={value}"])
 
 
 def test_aliases_that_multiply_cost_nothing(tmp_path):
@@ -129,7 +129,7 @@ def test_aliases_that_multiply_cost_nothing(tmp_path):
     lines = ["q0: &a0 {x: 1}", *(f"q{i + 1}: &a{i + 1} {{l: *a{i}, r: *a{i}}}" for i in range(40)), "sam: *a40"]
     (tmp_path / "c.yaml").write_text("\n".join(lines))
     with pytest.raises(UserError, match="no such setting"):
-        parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "c.yaml")], "")
+        parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "c.yaml")])
 
 
 def test_a_number_of_a_command_line_is_finite():
@@ -180,7 +180,7 @@ GROUPS = ("cutler", "sam", "matching", "crops", "coca", "decoding", "clip", "sco
 def test_full_size_presets_are_valid_for_both_stages_and_name_every_setting(preset):
     content = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
     for stage in (MaskGenerationConfig, CaptionGenerationConfig):
-        config = parse_config(stage, ["--config", str(CONFIGS / f"{preset}.yaml")], "")
+        config = parse_config(stage, ["--config", str(CONFIGS / f"{preset}.yaml")])
         for group in set(GROUPS) & set(vars(config)):
             assert set(content[group]) == set(vars(getattr(config, group)))
             assert all(
@@ -200,23 +200,23 @@ def test_the_weights_of_the_presets_are_in_the_manifest_and_in_its_preset():
 
 
 def test_random_weights_come_at_full_size_unless_a_file_says_otherwise():
-    config = parse_config(CaptionGenerationConfig, ["--weights", "random"], "")
+    config = parse_config(CaptionGenerationConfig, ["--weights", "random"])
     assert (config.coca.architecture, config.coca.weights) == ("coca_ViT-L-14", "random")
     assert (config.clip.architecture, config.clip.weights) == ("RN50", "random")
-    config = parse_config(MaskGenerationConfig, ["--weights=random", "--config", str(DEMO)], "")
+    config = parse_config(MaskGenerationConfig, ["--weights=random", "--config", str(DEMO)])
     assert (config.sam.architecture, config.sam.weights, config.cutler.weights) == ("demo", "random", "random")
 
 
 def test_a_dry_run_of_the_paper_preset_needs_no_noun_model():
     paper = ["--config", str(CONFIGS / "paper.yaml")]
-    assert parse_config(CaptionGenerationConfig, paper, "").scoring.noun_finder == "spacy"
-    assert parse_config(CaptionGenerationConfig, [*paper, "--weights", "random"], "").scoring.noun_finder == "auto"
+    assert parse_config(CaptionGenerationConfig, paper).scoring.noun_finder == "spacy"
+    assert parse_config(CaptionGenerationConfig, [*paper, "--weights", "random"]).scoring.noun_finder == "auto"
 
 
 def test_defaults_of_training_are_its_demo_preset_which_names_every_setting():
     preset = CONFIGS / "ris_demo.yaml"
     content = yaml.safe_load(preset.read_text())
-    assert parse_config(TrainConfig, ["--config", str(preset)], "") == TrainConfig() == parse_config(TrainConfig, [], "")
+    assert parse_config(TrainConfig, ["--config", str(preset)]) == TrainConfig() == parse_config(TrainConfig, [])
     for group in (*RIS_GROUPS, "data"):
         assert set(content[group]) == set(vars(getattr(TrainConfig(), group)))
 
@@ -224,14 +224,14 @@ def test_defaults_of_training_are_its_demo_preset_which_names_every_setting():
 @pytest.mark.parametrize("preset", ["maskris", "cris", "etris"])
 def test_published_recipes_are_valid_and_name_every_setting_of_their_groups(preset):
     content = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
-    config = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "")
+    config = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")])
     for group in RIS_GROUPS:
         assert vars(getattr(config, group)) == content[group]
 
 
 @pytest.mark.parametrize("preset", ["maskris", "cris", "etris"])
 def test_published_recipes_average_no_weights_and_validate_by_epochs(preset):
-    config = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "")
+    config = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")])
     rhythm = Rhythm(config, steps=50 * 7 - 3, epoch=7)
     after = [epoch for epoch in range(1, 51) if rhythm.validates(min(7 * epoch, rhythm.steps))]
     assert after == ([1, 11, 21, 31, *range(35, 51)] if preset == "maskris" else [*range(1, 51)])
@@ -240,7 +240,7 @@ def test_published_recipes_average_no_weights_and_validate_by_epochs(preset):
 
 @pytest.mark.parametrize("preset", ["cris", "etris"])
 def test_pseudo_pairs_are_drawn_as_in_the_release_by_the_presets_that_train_on_them(preset):
-    data = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "").data
+    data = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")]).data
     assert (data.threshold, data.fallback) == (1.0, "unfiltered")
 
 
@@ -254,12 +254,10 @@ def test_what_maskris_starts_from_is_in_the_manifest_and_its_preset():
 
 def test_options_of_training_reach_their_groups_and_a_file_may_hold_all_stages(tmp_path):
     (tmp_path / "all.yaml").write_text("sam: {points_per_side: 4}\nmodel: {input_size: 64}\nsplits: [val]\n")
-    config = parse_config(
-        TrainConfig, ["--config", str(tmp_path / "all.yaml"), "--masking.image", "--data.dataset", "drawn"], ""
-    )
+    config = parse_config(TrainConfig, ["--config", str(tmp_path / "all.yaml"), "--masking.image", "--data.dataset", "drawn"])
     assert (config.model.input_size, config.masking.image, config.data.dataset) == (64, True, "drawn")
-    assert parse_config(EvaluateConfig, ["--config", str(tmp_path / "all.yaml")], "").splits == ("val",)
-    assert parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "all.yaml")], "").sam.points_per_side == 4
+    assert parse_config(EvaluateConfig, ["--config", str(tmp_path / "all.yaml")]).splits == ("val",)
+    assert parse_config(MaskGenerationConfig, ["--config", str(tmp_path / "all.yaml")]).sam.points_per_side == 4
 
 
 @pytest.mark.parametrize(
@@ -282,10 +280,10 @@ def test_options_of_training_reach_their_groups_and_a_file_may_hold_all_stages(t
 )
 def test_bad_options_of_training_are_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
-        parse_config(TrainConfig, arguments, "")
+        parse_config(TrainConfig, arguments)
     assert "\n" not in str(caught.value)
 
 
 def test_evaluation_needs_a_batch():
     with pytest.raises(UserError, match="batch_size: must be greater than 0, got 0"):
-        parse_config(EvaluateConfig, ["--batch_size", "0"], "")
+        parse_config(EvaluateConfig, ["--batch_size", "0"])

@@ -40,9 +40,9 @@ def test_only_a_run_on_all_images_that_asks_for_shards_compacts(images, tmp_path
         with compacting(store, list_images(images), size, shard, pytest.fail) as keeper:
             assert keeper is None
     for stage in (MaskGenerationConfig, CaptionGenerationConfig):
-        assert parse_config(stage, ["--shard-size", "1000"], "").shard_size == 1000
+        assert parse_config(stage, ["--shard-size", "1000"]).shard_size == 1000
         with pytest.raises(UserError, match="shard_size: must be 0 or more"):
-            parse_config(stage, ["--shard-size", "-1"], "")
+            parse_config(stage, ["--shard-size", "-1"])
 
 
 @STAGES

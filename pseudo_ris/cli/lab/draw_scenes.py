@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pseudo_ris.cli.arguments import LARGEST_SEED, whole_number
+from pseudo_ris.cli.parsing import LARGEST_SEED, CommandParser, whole_number
 from pseudo_ris.world.coco_writer import write_coco_scenes
 from pseudo_ris.world.scenes import SPLITS, draw_scene
 
@@ -23,12 +22,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pseudo-ris lab draw-scenes", description=__doc__)
+def make_parser() -> CommandParser:
+    parser = CommandParser("lab draw-scenes", __doc__)
     parser.add_argument("--count", type=whole_number(1, 100_000), required=True, help="number of scenes")
     parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="the same seed draws the same scenes")
-    parser.add_argument(
-        "--split", choices=tuple(SPLITS), default="demo", help="splits never share a scene, whatever the seeds (default: demo)"
-    )
+    parser.add_argument("--split", choices=tuple(SPLITS), default="demo", help="splits never share a scene, whatever the seeds")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; must not hold an instances.json yet")
     return parser

@@ -5,28 +5,31 @@ Prints tables and, as the last line, one JSON object. Use `--split validation` f
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pseudo_ris.cli.arguments import LARGEST_SEED, whole_number
+from pseudo_ris.cli.parsing import LARGEST_SEED, CommandParser, whole_number
 from pseudo_ris.lab.evaluate import measure, summary, table
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `pseudo-ris lab evaluate`; returns the exit code. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="pseudo-ris lab evaluate", description=__doc__)
-    parser.add_argument("--scenes", type=whole_number(1), default=300, help="scenes to draw (default: 300)")
-    parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of the scenes (default: 0)")
-    parser.add_argument("--split", choices=("evaluation", "validation"), default="evaluation")
-    parser.add_argument("--workers", type=whole_number(1), default=2, help="processes of one thread each (default: 2)")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of .safetensors (default: the embedded ones)")
-    options = parser.parse_args(argv)
+    options = make_parser().parse_args(argv)
     started = time.monotonic()
     figures = measure(options.split, options.seed, options.scenes, options.workers, options.weights)
     print(table(figures))
     print()
     print(json.dumps(summary(figures, options.scenes, options.seed, time.monotonic() - started)))
     return 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("lab evaluate", __doc__)
+    parser.add_argument("--scenes", type=whole_number(1), default=300, help="scenes to draw")
+    parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of the scenes")
+    parser.add_argument("--split", choices=("evaluation", "validation"), default="evaluation")
+    parser.add_argument("--workers", type=whole_number(1), default=2, help="processes of one thread each")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of .safetensors")
+    return parser

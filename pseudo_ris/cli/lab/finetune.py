@@ -10,25 +10,20 @@ after its last complete epoch.
 
 from __future__ import annotations
 
-import argparse
+from argparse import REMAINDER
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.errors import UserError
 from pseudo_ris.lab.finetune import CHECKPOINT, run_training, training_arguments, training_command
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `pseudo-ris lab finetune`; returns the exit code. Raises UserError."""
-    parser = argparse.ArgumentParser(
-        prog="finetune_coca.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("shards", help="pattern of the shards, in quotes")
-    parser.add_argument("out", type=Path, help="folder that receives checkpoints, out.log and params.txt")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of open_clip_train.main, for example --epochs 2")
-    given = parser.parse_args(argv)
+    given = make_parser().parse_args(argv)
     if given.out.suffix == ".tar":
         raise UserError(f"{given.out}: is a shard, not the output folder; put the pattern of the shards in quotes")
     out = given.out.resolve()
@@ -42,3 +37,11 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"{checkpoint}: was not written; see {out / 'out.log'}")
     print(f"fine-tuned; stage 2 takes it as --coca.weights {checkpoint}")
     return 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("lab finetune", __doc__)
+    parser.add_argument("shards", help="pattern of the shards, in quotes")
+    parser.add_argument("out", type=Path, help="folder that receives checkpoints, out.log and params.txt")
+    parser.add_argument("options", nargs=REMAINDER, help="options of open_clip_train.main, for example --epochs 2")
+    return parser

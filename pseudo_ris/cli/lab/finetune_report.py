@@ -5,24 +5,19 @@ Prints a table and one JSON object as the last line. Exits with 1 if the loss di
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.lab.finetune_report import FAILED, SCENES, SEED, SPLIT, measure, shortcomings, table, training_losses
 from pseudo_ris.world.scenes import draw_scene
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `pseudo-ris lab finetune-report`; returns the exit code. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="pseudo-ris lab finetune-report", description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", required=True, help="the fine-tuned checkpoint of the small CoCa")
-    parser.add_argument("--log", type=Path, required=True, help="out.log of its training")
-    parser.add_argument("--scenes", type=int, default=SCENES, help=f"scenes to draw (default: {SCENES})")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"seed of the scenes (default: {SEED})")
-    options = parser.parse_args(argv)
+    options = make_parser().parse_args(argv)
     losses = training_losses(options.log)
     scenes = [draw_scene(SPLIT, options.seed, index) for index in range(options.scenes)]
     before, after = (measure(weights, scenes) for weights in ("demo", options.weights))
@@ -40,3 +35,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {message}", file=sys.stderr)
     print(json.dumps(result))
     return FAILED if missing else 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("lab finetune-report", __doc__)
+    parser.add_argument("--weights", required=True, help="the fine-tuned checkpoint of the small CoCa")
+    parser.add_argument("--log", type=Path, required=True, help="out.log of its training")
+    parser.add_argument("--scenes", type=int, default=SCENES, help="scenes to draw")
+    parser.add_argument("--seed", type=int, default=SEED, help="seed of the scenes")
+    return parser

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import torch
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
 from pseudo_ris.ris.models.maskris.model import MaskRis
 from pseudo_ris.ris.models.maskris.sizes import SIZES
@@ -15,10 +15,7 @@ from pseudo_ris.ris.models.parameters import parts_of
 
 def main(argv: Sequence[str]) -> int:
     """Runs `pseudo-ris lab parameters`; returns the exit code. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="pseudo-ris lab parameters", description=__doc__)
-    parser.add_argument("--model.name", choices=["maskris"], default="maskris")
-    parser.add_argument("--model.size", dest="size", choices=sorted(SIZES), default="base")
-    size_name = parser.parse_args(argv).size
+    size_name = make_parser().parse_args(argv).size
     with torch.device("meta"):
         model = MaskRis.from_config(ModelConfig("maskris", size_name, image_weights=NO_WEIGHTS))
     size = SIZES[size_name]
@@ -27,3 +24,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"{part.name:28} {part.count(model):12,}  {part.formula}")
     print(f"{'all':28} {sum(parameter.numel() for parameter in model.parameters()):12,}")
     return 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("lab parameters", __doc__)
+    parser.add_argument("--model.name", choices=["maskris"], default="maskris")
+    parser.add_argument("--model.size", dest="size", choices=sorted(SIZES), default="base")
+    return parser

@@ -12,34 +12,32 @@ Splits: train, val, testA and testB. The last two share the test scenes: testA r
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.formats.outputs import require_free
 from pseudo_ris.lab.refer_world import SCENE_SPLITS, SPLITS, World, draw_world, write_world
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `pseudo-ris lab refer-world`; returns the exit code. Raises UserError."""
-    description, _, files = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="pseudo-ris lab refer-world",
-        description=description,
-        epilog=files,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
-    for folder, size in (("train", 500), ("val", 60), ("test", 100)):
-        parser.add_argument(f"--{folder}", type=int, default=size, help=f"scenes of images/{folder} (default: {size})")
-    parser.add_argument("--seed", type=int, default=0, help="seed of scenes and expressions (default: 0)")
-    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: 1)")
-    options = parser.parse_args(argv)
+    options = make_parser().parse_args(argv)
     require_free(options.out)
     world = draw_world({folder: getattr(options, folder) for folder in SCENE_SPLITS}, options.seed, options.workers)
     write_world(world, options.out)
     print("\n".join([*_summary(world), f"written to {options.out}"]))
     return 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("lab refer-world", __doc__)
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
+    for folder, size in (("train", 500), ("val", 60), ("test", 100)):
+        parser.add_argument(f"--{folder}", type=int, default=size, help=f"scenes of images/{folder}")
+    parser.add_argument("--seed", type=int, default=0, help="seed of scenes and expressions")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
+    return parser
 
 
 def _summary(world: World) -> Iterator[str]:

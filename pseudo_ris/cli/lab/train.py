@@ -9,7 +9,6 @@ thread.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -18,24 +17,14 @@ from functools import partial
 from pathlib import Path
 
 from pseudo_ris.checkpoints.weights import EMBEDDED
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.lab.train import CHAINS, FREE_SCENES, MODELS, ORDINARY_SCENES, draw_training_scenes, train_chain
 from pseudo_ris.world.scene_set import map_in_processes
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `pseudo-ris lab train`; returns the exit code. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="pseudo-ris lab train", description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all four")
-    parser.add_argument("--seed", type=int, default=0, help="seed of scenes, initial weights and batches (default: 0)")
-    parser.add_argument(
-        "--out", type=Path, default=EMBEDDED, help="folder of the .safetensors files (default: the embedded ones)"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw and train, two at most train (default: 2)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0 (default: auto)")
-    parser.add_argument("--scenes", type=int, default=ORDINARY_SCENES, help=f"ordinary scenes (default: {ORDINARY_SCENES})")
-    parser.add_argument("--free-scenes", type=int, default=FREE_SCENES, help=f"free-form scenes (default: {FREE_SCENES})")
-    parser.add_argument("--steps", type=int, default=None, help="number of steps (default: as for the shipped weights)")
-    options = parser.parse_args(argv)
+    options = make_parser().parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes started below
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
@@ -45,3 +34,16 @@ def main(argv: Sequence[str]) -> int:
         list(map_in_processes(train, [[name for name in chain if name in options.models] for chain in CHAINS], options.workers))
     print(f"done after {time.monotonic() - started:.0f} s")
     return 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("lab train", __doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all four")
+    parser.add_argument("--seed", type=int, default=0, help="seed of scenes, initial weights and batches")
+    parser.add_argument("--out", type=Path, default=EMBEDDED, help="folder of the .safetensors files")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw and train, two at most train")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0")
+    parser.add_argument("--scenes", type=int, default=ORDINARY_SCENES, help="ordinary scenes")
+    parser.add_argument("--free-scenes", type=int, default=FREE_SCENES, help="free-form scenes")
+    parser.add_argument("--steps", type=int, default=None, help="number of steps")
+    return parser

@@ -6,12 +6,12 @@ and measures all on the test scenes. It skips steps that an earlier run has fini
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.io.machine import core_count
 from pseudo_ris.lab.weakly_supervised import (
     BOTH,
@@ -29,17 +29,7 @@ from pseudo_ris.lab.weakly_supervised import (
 
 def main(argv: Sequence[str]) -> int:
     """Runs `pseudo-ris lab weakly-supervised`; returns the exit code. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="pseudo-ris lab weakly-supervised", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("demo_output", "weakly_supervised"), help="folder of all results")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the trainings (default: 0)")
-    parser.add_argument("--world-seed", type=int, default=0, help="seed of the drawn scenes (default: 0)")
-    for split, count in (("train", 500), ("val", 40), ("test", 100)):
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"scenes (default: {count})")
-    parser.add_argument(
-        "--steps", type=int, default=2000, help="steps of each training, whatever the number of masks (default: 2000)"
-    )
-    parser.add_argument("--workers", type=int, default=core_count(), help="commands at a time (default: one per core)")
-    options = parser.parse_args(argv)
+    options = make_parser().parse_args(argv)
     started, machine, out = time.monotonic(), Machine(options.workers), options.out.resolve()
 
     def say(what: str) -> None:
@@ -60,3 +50,15 @@ def main(argv: Sequence[str]) -> int:
     figures = {"oiou_pseudo": pseudo, "oiou_ground_truth": truth, "ratio": pseudo / truth if truth else 0.0, "minutes": minutes}
     print(json.dumps(figures | {"seeds": options.seeds, "rows": rows}))
     return 0
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser("lab weakly-supervised", __doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo_output", "weakly_supervised"), help="folder of all results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the trainings")
+    parser.add_argument("--world-seed", type=int, default=0, help="seed of the drawn scenes")
+    for split, count in (("train", 500), ("val", 40), ("test", 100)):
+        parser.add_argument(f"--{split}", type=int, default=count, help="scenes")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each training, whatever the number of masks")
+    parser.add_argument("--workers", type=int, default=core_count(), help="commands at a time")
+    return parser

@@ -7,7 +7,6 @@ a set, `val`, stands for those of all three. A folder refcocom that holds refs o
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections import defaultdict
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.errors import BadInputError, UserError, nearest
 from pseudo_ris.formats.instances import Instances
 from pseudo_ris.formats.refs import INSTANCES, Ref, read_refs
 from pseudo_ris.io.images import check_size
@@ -191,9 +190,9 @@ def _no_such_set(root: Path, dataset: str) -> str:
         files = f"refs({USUAL_SPLIT_BY[dataset]}).p and {INSTANCES}"
         return f"{root / dataset}: no data set there; put its {files} there, or give another refer_root"
     there = {path.parent.name for path in root.glob("*/refs(*).p")}
-    nearest = difflib.get_close_matches(dataset, sorted({*USUAL_SPLIT_BY, MIX, *there}), n=1, cutoff=0.0)[0]
+    closest = nearest(dataset, sorted({*USUAL_SPLIT_BY, MIX, *there}))
     listed = ", ".join(sorted(there)) or "no data set"
-    return f"dataset {dataset}: no such data set; did you mean {nearest}? ({root} holds {listed})"
+    return f"dataset {dataset}: no such data set; did you mean {closest}? ({root} holds {listed})"
 
 
 @lru_cache(maxsize=SETS_KEPT)

@@ -36,7 +36,7 @@ def test_shares_are_disjoint_and_complete():
 
 
 WAITING = """
-from pseudo_ris.ris import stopping
+from pseudo_ris.runtime import stopping
 from pseudo_ris.ris.training.distributed import joined
 stopping.ANSWER_SECONDS = 0.2
 with stopping.stop_request() as stop, stop.at_once():

@@ -27,6 +27,8 @@ from pseudo_ris.runtime.engine.run import outcomes_of
 from pseudo_ris.runtime.image_loop import Outcome
 
 ROOT = Path(__file__).parents[3]
+IMPORT_PATH = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers", Path(__file__).parent)))
+"""Where the processes that tests start find the package, the helpers and this module."""
 STORE = 100 << 20
 
 
@@ -141,8 +143,7 @@ def test_workers_end_with_the_driver(tmp_path, number):
         "from pathlib import Path; from test_ray import *; from pseudo_ris.runtime.command import run_recipe\n"
         "run_recipe(lambda argv: ended(lossy, engine_settings(Path(argv[0]), workers=2), ['slow-1', 'slow-2']))"
     )
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
-    driver = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": path})
+    driver = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": IMPORT_PATH})
     wait_until(lambda: len([path for path in tmp_path.glob(".slow*") if path.read_text()]) == 2, 300)
     processes = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
     pids = [int(path.read_text()) for path in tmp_path.glob(".slow*")]
@@ -240,8 +241,7 @@ def run_through(job: Job, config, names: Sequence[str]):
 
 
 def run_code(code: str, *arguments: Path) -> None:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
-    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=os.environ | {"PYTHONPATH": path}, check=True)
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=os.environ | {"PYTHONPATH": IMPORT_PATH}, check=True)
 
 
 def wait_until(condition, seconds: float) -> None:
