@@ -18,7 +18,7 @@ from tqdm import tqdm
 from waiting_loop import Beginning, settings, wait_for_images
 
 from pseudo_ris.records import ImageRecord
-from pseudo_ris.runtime.engine.run import run_loop
+from pseudo_ris.runtime.dispatch import run_loop
 from pseudo_ris.runtime.image_loop import Outcome
 from pseudo_ris.runtime.runs import Run
 

@@ -4,6 +4,7 @@ source "$(dirname "$0")/setup_env.sh" dev
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # as commands set it, see pseudo_ris/io/threads.py
 ruff check .
 ruff format --check .
+lint-imports # the rooms import only downward, see docs/architecture.md
 
 # Runs a tier of tests and says how long it took: NAME, then arguments of pytest.
 tier() {

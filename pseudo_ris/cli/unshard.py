@@ -14,8 +14,8 @@ from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.runtime.shares import ALL
 from pseudo_ris.storage.caption_parts import PartStore
-from pseudo_ris.storage.compaction.unsharding import loosen
 from pseudo_ris.storage.mask_store import MaskStore
+from pseudo_ris.storage.unsharding import loosen
 
 
 def main(argv: Sequence[str]) -> int:

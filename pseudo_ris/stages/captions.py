@@ -25,7 +25,7 @@ from pseudo_ris.models.coca.captioner import CocaCaptioner
 from pseudo_ris.models.offload import ModelRoom, takes_turns
 from pseudo_ris.pairs.assembly import write_pairs
 from pseudo_ris.records import ImageRecord, MaskCaptions
-from pseudo_ris.runtime.engine.run import run_loop
+from pseudo_ris.runtime.dispatch import run_loop
 from pseudo_ris.runtime.image_loop import ImageLoop
 from pseudo_ris.runtime.runs import Run
 from pseudo_ris.runtime.shares import Shard

@@ -19,7 +19,7 @@ from pseudo_ris.models.cutler.detector import Cutler
 from pseudo_ris.models.offload import ModelRoom, takes_turns
 from pseudo_ris.models.sam.segmenter import AutomaticSam
 from pseudo_ris.records import ImageRecord
-from pseudo_ris.runtime.engine.run import run_loop
+from pseudo_ris.runtime.dispatch import run_loop
 from pseudo_ris.runtime.image_loop import ImageLoop
 from pseudo_ris.runtime.runs import Run
 from pseudo_ris.runtime.shares import Shard

@@ -12,8 +12,8 @@ import pytest
 from pseudo_ris.config import MaskGenerationConfig
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.records import ImageRecord
+from pseudo_ris.runtime.dispatch import run_loop
 from pseudo_ris.runtime.engine.job import Died
-from pseudo_ris.runtime.engine.run import run_loop
 from pseudo_ris.runtime.failures import write_failures
 from pseudo_ris.runtime.image_loop import Failure, Outcome
 from pseudo_ris.runtime.runs import EXIT_FAILURES, Run, read_failures

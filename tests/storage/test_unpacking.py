@@ -9,7 +9,7 @@ from pseudo_ris.cli.unshard import main
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.pairs.selection import area_shares
 from pseudo_ris.storage.compaction.rows import read_rows, write_shard
-from pseudo_ris.storage.compaction.unsharding import loosen
+from pseudo_ris.storage.unsharding import loosen
 
 
 @pytest.fixture

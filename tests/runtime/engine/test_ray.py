@@ -19,11 +19,11 @@ from tiny_loop import record, settings, tiny
 
 from pseudo_ris.config import EngineConfig
 from pseudo_ris.errors import UserError
+from pseudo_ris.runtime.dispatch import outcomes_of
 from pseudo_ris.runtime.engine import on_ray
 from pseudo_ris.runtime.engine.job import Job, Task
 from pseudo_ris.runtime.engine.on_ray import RayEngine
 from pseudo_ris.runtime.engine.ray_share import Share, share_of
-from pseudo_ris.runtime.engine.run import outcomes_of
 from pseudo_ris.runtime.image_loop import Outcome
 
 ROOT = Path(__file__).parents[3]
@@ -159,7 +159,7 @@ def test_without_the_option_ray_is_not_imported(tmp_path):
     code = (
         "import sys; from pathlib import Path; from tiny_loop import record, settings, tiny\n"
         "import generate_masks.cutler_sam_masks, generate_pseudo_supervision.distinctive_caption_generation\n"
-        "from pseudo_ris.runtime.engine.run import run_loop; from pseudo_ris.runtime.runs import Run\n"
+        "from pseudo_ris.runtime.dispatch import run_loop; from pseudo_ris.runtime.runs import Run\n"
         "folder = Path(sys.argv[1]); config = settings(folder, engine='local', device='cpu', workers=1, image_timeout=0)\n"
         "run = Run('test', folder, [record('image')], False); run_loop(tiny, config, run)\n"
         "assert run.counts['made'] == 1; assert 'ray' not in sys.modules"

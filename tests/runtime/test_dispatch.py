@@ -11,10 +11,10 @@ from tiny_loop import record, settings, tiny
 
 from pseudo_ris.config import EngineConfig
 from pseudo_ris.errors import UserError
+from pseudo_ris.runtime.dispatch import open_engine, outcomes_of, run_loop, threads_of, visible_gpus
 from pseudo_ris.runtime.engine import local as local_engine
 from pseudo_ris.runtime.engine.job import Died, HandedBack, Job, Report, Task
 from pseudo_ris.runtime.engine.local import LocalEngine, cpu_worker_count, gpu_worker_count
-from pseudo_ris.runtime.engine.run import open_engine, outcomes_of, run_loop, threads_of, visible_gpus
 from pseudo_ris.runtime.image_loop import Outcome
 from pseudo_ris.runtime.runs import EXIT_FAILURES, Run, read_failures
 
@@ -156,7 +156,7 @@ def test_images_with_unusable_ids_are_not_handed_out(tmp_path):
 
 
 def test_shares_of_a_machine(monkeypatch):
-    monkeypatch.setattr("pseudo_ris.runtime.engine.run.core_count", lambda: 8)
+    monkeypatch.setattr("pseudo_ris.runtime.dispatch.core_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [threads_of(3), threads_of(8), threads_of(20)] == [2, 1, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
