@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from threading import RLock
 from typing import Any
 
 from cluster_model import steady_rate
 from common import in_fresh_process
-from tqdm import tqdm
 from waiting_loop import Beginning, settings, wait_for_images
 
 from pseudo_ris.records import ImageRecord
@@ -83,7 +81,6 @@ def measure_waiting(engine: str, workers: int, wait: float, images: int) -> Wait
 
 def run_waiting(engine: str, workers: int, wait: float, images: int) -> WaitingRun:
     """A run in this process."""
-    tqdm.set_lock(RLock())  # its own lock is one of all processes, and would be reported as not given back
     records = [ImageRecord(str(number), str(number), bytes) for number in range(images)]
     with tempfile.TemporaryDirectory() as folder:
         run = NotingRun(Path(folder), records)

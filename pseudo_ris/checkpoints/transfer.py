@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import requests
 from requests.structures import CaseInsensitiveDict
-from tqdm import tqdm
 from urllib3.exceptions import ReadTimeoutError
 
 from pseudo_ris.checkpoints.manifest import HubFile, WeightsFile
 from pseudo_ris.io.files import write_atomic, writing
+from pseudo_ris.io.terminal import ProgressBar
 
 CHUNK = 1 << 14  # what a broken connection may lose
 CONNECT_SECONDS = 15.0
@@ -205,7 +205,7 @@ def _check_continuation(response: requests.Response, start: int, origin: Origin,
 
 
 def _write_body(response: requests.Response, part: Part, origin: Origin, patience: Patience, label: str) -> None:
-    bar = tqdm(desc=label, total=origin.total, initial=part.size(), unit="B", unit_scale=True, disable=None)
+    bar = ProgressBar(label, origin.total, done=part.size(), unit="B")
     with bar, writing(part.path), part.path.open("ab") as file:
         for chunk in _chunks(response, patience):
             file.write(chunk)

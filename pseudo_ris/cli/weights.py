@@ -7,7 +7,6 @@ pseudo-ris weights verify [PRESET or NAME ...]
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pseudo_ris.checkpoints.download import fetch, verify
 from pseudo_ris.checkpoints.manifest import WeightsFile, local_path, read_manifest, weights_folder
 from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.errors import UserError
+from pseudo_ris.io.terminal import print_error
 from pseudo_ris.runtime.command import EXIT_USER_ERROR
 
 
@@ -45,7 +45,7 @@ def _each(entries: Sequence[WeightsFile], work: Callable[[WeightsFile], object])
         try:
             print(work(entry), flush=True)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(str(error))
             code = EXIT_USER_ERROR
     return code
 

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_clip_train.params import parse_args
-from tqdm import tqdm
 
 from pseudo_ris.checkpoints.weights import find_weights
 from pseudo_ris.config import CocaConfig
 from pseudo_ris.errors import UserError
+from pseudo_ris.io.terminal import progress
 
 TRAINING = "open_clip_train.main"
 # The paper's weights and epochs; the rest is open_clip's recipe (its README, "Fine Tuning CoCa"), with one batch per GPU. The
@@ -79,7 +79,7 @@ def count_pairs(pattern: str, shards: Sequence[str]) -> int:
             f"{Path(shards[0]).parent}: sizes.json or __len__ does not match the shards ({error}); remove it"
         ) from error
     if pairs is None:
-        pairs = sum(_pairs_in(shard) for shard in tqdm(shards, desc="counting pairs", disable=len(shards) == 1))
+        pairs = sum(_pairs_in(shard) for shard in progress(shards, "counting pairs", len(shards)))
     if not pairs:
         raise UserError(f"{pattern}: no pairs; a pair is NAME.jpg and NAME.txt")
     return pairs

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from tqdm import tqdm
+
+from pseudo_ris.io.terminal import ProgressBar
 
 AVERAGE_DECAY = 0.998
 CPU = torch.device("cpu")
@@ -61,21 +62,20 @@ def fit(
     )
     averages = [p.detach().clone() for p in parameters]
     model.train()
-    progress = tqdm(range(steps), desc=name, mininterval=5.0, dynamic_ncols=True)
-    for step in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * _schedule(step, steps, warmup)
-        loss = loss_of_step(step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"{name}: loss is {loss.item()} at step {step}; lower the learning rate")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, clip_norm)
-        optimizer.step()
-        decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
-        if step % 20 == 0:
-            progress.set_postfix_str(f"loss {loss.item():.3f}")
+    with ProgressBar(name, steps, unit="steps") as bar:
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * _schedule(step, steps, warmup)
+            loss = loss_of_step(step)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"{name}: loss is {loss.item()} at step {step}; lower the learning rate")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            optimizer.step()
+            decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+            torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
+            bar.update(note=f"loss {loss.item():.3f}" if step % 20 == 0 else None)
     with torch.no_grad():
         for parameter, average in zip(parameters, averages, strict=True):
             parameter.copy_(average)

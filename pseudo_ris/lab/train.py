@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from pseudo_ris.checkpoints.weights import load_weights, save_weights
 from pseudo_ris.io.device import pick_device
@@ -41,7 +40,7 @@ def train_model(name: str, scenes: Path, out: Path, seed: int, steps: int | None
     else:
         model = {"coca": train_coca, "clip": train_clip}[name](ordinary, seed, steps, where)
     save_weights(model, out / f"{name}.safetensors", {"model": name, "architecture": "demo", "seed": str(seed)})
-    tqdm.write(f"{out / name}.safetensors: trained in {time.monotonic() - started:.0f} s")
+    print(f"{out / name}.safetensors: trained in {time.monotonic() - started:.0f} s")
 
 
 def train_chain(scenes: Path, out: Path, seed: int, steps: int | None, device: str, names: Sequence[str]) -> None:

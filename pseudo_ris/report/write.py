@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.io.files import require_file_place, write_output
+from pseudo_ris.io.terminal import progress
 from pseudo_ris.pairs.candidate_table import CandidateTable, read_table
 from pseudo_ris.pairs.selection_rules import Selection, SelectionRules
 from pseudo_ris.report.gallery import ImageRows, evenly, images_of, view_images
@@ -38,17 +37,7 @@ def write_report(
     expected = _expected(table, rows, pairs)
     records, unseen = images_of(images, masks, expected)
     shown = evenly(len(records), max_images)
-    views = list(
-        tqdm(
-            view_images(masks, records, expected, shown),
-            desc="images",
-            total=len(records),
-            unit="image",
-            dynamic_ncols=True,
-            leave=False,
-            disable=None,  # no bar in a log
-        )
-    )
+    views = list(progress(view_images(masks, records, expected, shown), "images", len(records), leave=False))
     gallery = gallery_data(table, selection.kept, [views[index] for index in sorted(shown)], rows, threshold)
     report = Report(pairs.name, table, selection.kept, threshold, views, sorted(shown), gallery, unseen)
     write_output(output, build_page(report))

@@ -14,6 +14,7 @@ from types import FrameType
 
 from pseudo_ris.errors import EXIT_INTERRUPTED, EXIT_NO_READER, EXIT_TERMINATED, UserError
 from pseudo_ris.io.gc_tuning import set_aside
+from pseudo_ris.io.terminal import print_error
 from pseudo_ris.runtime.entry import INTERRUPTED, end_of_imports
 
 EXIT_USER_ERROR = 2
@@ -55,7 +56,7 @@ def _exit_code(main: Callable[[Sequence[str]], int]) -> int | str | None:
     except SystemExit as ending:  # argparse's, after --help or a wrong option
         return ending.code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)

@@ -13,10 +13,9 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol
 
-from tqdm import tqdm
-
 from pseudo_ris.errors import UserError
 from pseudo_ris.io.files import TEMPORARY_SUFFIX
+from pseudo_ris.io.terminal import ProgressBar
 from pseudo_ris.runtime.status_file import Status, write_status
 
 LINE_SECONDS = 0.25
@@ -51,27 +50,27 @@ class ProgressLine:
     def __init__(self, state: Callable[[], Status]) -> None:
         self._state = state
         status = state()
-        self._line = tqdm(
-            desc=status.stage, total=status.total, initial=status.ended, unit="image", dynamic_ncols=True, disable=None
-        )
+        self._line = ProgressBar(status.stage, status.total, done=status.ended, unit="images", plain=False)
         self._said = 0.0
 
     def __enter__(self) -> ProgressLine:
+        self._line.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._line.close()
+        self._line.__exit__()
 
     def step(self) -> None:
         """One image more has ended."""
-        if self._line.disable:
+        if not self._line.visible:
             return
+        note = None
         if (now := time.monotonic()) - self._said > LINE_SECONDS:
             self._said = now
             status = self._state()
             said = (f"{status.failed} failed" if status.failed else "", status.workers_in_words)
-            self._line.set_postfix_str(", ".join(part for part in said if part), refresh=False)
-        self._line.update()
+            note = ", ".join(part for part in said if part)
+        self._line.update(note=note)
 
 
 class Heartbeat:

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from tqdm import tqdm
-
 from pseudo_ris.errors import UserError
 from pseudo_ris.io.files import is_case_sensitive, writing
 from pseudo_ris.io.image_ids import require_distinct, unusable_images
@@ -148,7 +146,7 @@ class Run(ImageLoop):
         """Notes that a worker has died; what becomes of its image is told by `take`."""
         self._share_of(death.worker).deaths += 1
         if death.retired:
-            tqdm.write(f"{death.worker} is out of service: {death.reason}", file=sys.stderr)
+            print(f"{death.worker} is out of service: {death.reason}", file=sys.stderr)
 
     def current(self) -> list[ImageRecord]:
         """Images whose result on disk is today's, in order: all that may be put together."""
@@ -227,7 +225,7 @@ class Run(ImageLoop):
 
     def _failed(self, record: ImageRecord, outcome: Outcome) -> None:
         if outcome.traceback:
-            tqdm.write(outcome.traceback, file=sys.stderr)
+            print(outcome.traceback, file=sys.stderr)
             self.tracebacks.keep(record.image_id, outcome.traceback)
         else:
             self.tracebacks.remove(record.image_id)

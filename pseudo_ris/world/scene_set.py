@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from pseudo_ris.errors import UserError
+from pseudo_ris.io.terminal import progress
 from pseudo_ris.world.scenes import SIZE, Scene, SceneObject, draw_scene
 
 Job = TypeVar("Job")
@@ -86,7 +86,7 @@ def map_in_processes(
     title: of the progress bar; "" for no bar. start: called first in each process.
     A script that uses several workers needs the guard `if __name__ == "__main__"`.
     """
-    bar = partial(tqdm, total=len(jobs), desc=title, disable=not title, dynamic_ncols=True)
+    bar = partial(progress, title=title, total=len(jobs), shown=bool(title))
     if workers <= 1:
         if start:
             start()

@@ -52,6 +52,8 @@ def test_the_pace_is_that_of_the_last_two_minutes():
 def test_a_terminal_shows_one_line_with_failures_and_workers(monkeypatch):
     terminal, state = Terminal(), State()
     monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
     state.now = status(total=3, counts={"reused": 1}, failed=1, alive=1, workers=2)
     with ProgressLine(state) as line:
         line.step()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pseudo_ris.cli.parsing import LARGEST_SEED, CommandParser, whole_number
+from pseudo_ris.io.terminal import progress
 from pseudo_ris.world.coco_writer import write_coco_scenes
 from pseudo_ris.world.scenes import SPLITS, draw_scene
 
@@ -17,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     options = make_parser().parse_args(argv)
     scenes = (draw_scene(options.split, options.seed, index) for index in range(options.count))
     description = f"drawn scenes, split {options.split}, seed {options.seed}"
-    target = write_coco_scenes(tqdm(scenes, total=options.count, desc="scenes"), options.out, description)
+    target = write_coco_scenes(progress(scenes, "scenes", options.count), options.out, description)
     print(f"{options.count} scenes written; ground truth in {target}")
     return 0
 

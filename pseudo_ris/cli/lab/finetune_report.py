@@ -6,11 +6,11 @@ Prints a table and one JSON object as the last line. Exits with 1 if the loss di
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pseudo_ris.cli.parsing import CommandParser
+from pseudo_ris.io.terminal import print_error
 from pseudo_ris.lab.finetune_report import FAILED, SCENES, SEED, SPLIT, measure, shortcomings, table, training_losses
 from pseudo_ris.world.scenes import draw_scene
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     missing = shortcomings(result["before"], result["after"], losses)
     print(table(result["before"], result["after"], losses))
     for message in missing:
-        print(f"error: {message}", file=sys.stderr)
+        print_error(message)
     print(json.dumps(result))
     return FAILED if missing else 0
 

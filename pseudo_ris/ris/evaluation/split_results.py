@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.device import pick_device
 from pseudo_ris.io.safe_paths import check_name
+from pseudo_ris.io.terminal import ProgressBar
 from pseudo_ris.pairs.pair_set import TRAIN
 from pseudo_ris.ris.config import DataConfig, EvaluateConfig
 from pseudo_ris.ris.data.splits import split_targets, splits_of
@@ -69,7 +69,7 @@ def evaluate_split(
     """Results of one split; prints their table and writes the predictions, when they are asked for."""
     folder = PredictionFolder(_folder_of(split, config.predictions)) if config.predictions else None
     sentences = sum(len(target.sentences) for target in targets)
-    with tqdm(desc=split, total=sentences, unit="sentence", dynamic_ncols=True, leave=False, disable=None) as bar:
+    with ProgressBar(split, sentences, unit="sentences", leave=False) as bar:
 
         def note(prediction: Prediction) -> None:
             bar.update()

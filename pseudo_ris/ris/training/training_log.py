@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 from typing_extensions import Self
 
 from pseudo_ris.errors import UserError
 from pseudo_ris.io.files import write_atomic, writing
+from pseudo_ris.io.terminal import ProgressBar
 from pseudo_ris.ris.evaluation.predictions import draw_prediction
 from pseudo_ris.ris.evaluation.scores import Prediction, Results
 
@@ -37,24 +37,18 @@ class TrainingLog:
     def __init__(self, folder: Path, done: int, steps: int, is_first: bool) -> None:
         self.path = folder / "log.csv"
         self._writer = _tensorboard(folder / "tensorboard", done) if is_first else None
-        self._bar = tqdm(
-            desc="training",
-            initial=done,
-            total=steps,
-            unit="step",
-            dynamic_ncols=True,
-            disable=None if is_first else True,
-        )
+        self._bar = ProgressBar("training", steps, done=done, unit="steps", shown=is_first)
         self._shown: dict[str, str] = {}
         self._last = time.monotonic()
         if is_first:
             write_atomic(self.path, "".join(_lines(self.path, done)))
 
     def __enter__(self) -> Self:
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._bar.close()
+        self._bar.__exit__()
         if self._writer:
             self._writer.close()
 
@@ -66,8 +60,7 @@ class TrainingLog:
         """
         now = time.monotonic()
         speed, self._last = samples / (now - self._last), now
-        self._show(loss=f"{loss:.3f}")
-        self._bar.update()
+        self._show(1, loss=f"{loss:.3f}")
         if not self._writer:
             return
         with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
@@ -81,7 +74,7 @@ class TrainingLog:
     def validation(self, step: int, results: Results, shown: Sequence[Prediction]) -> None:
         """Notes oIoU and mIoU, at model size and at original size, and pictures of some predictions."""
         self._last = time.monotonic()
-        self._show(oIoU=f"{results.model_size.oiou:.3f}")
+        self._show(0, oIoU=f"{results.model_size.oiou:.3f}")
         if not self._writer:
             return
         for size, scores in (("model_size", results.model_size), ("original_size", results.original)):
@@ -92,9 +85,10 @@ class TrainingLog:
             self._writer.add_image(f"prediction/{number}", picture, step, dataformats="HWC")
         self._writer.flush()
 
-    def _show(self, **figures: str) -> None:
+    def _show(self, steps: int, **figures: str) -> None:
+        """Counts `steps` and shows the latest figures."""
         self._shown |= figures
-        self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.update(steps, ", ".join(f"{name} {figure}" for name, figure in self._shown.items()))
 
 
 def _tensorboard(folder: Path, done: int) -> SummaryWriter:
