@@ -1,4 +1,4 @@
-"""Counts a RIS model's parameters and says what makes them: `pseudo-ris lab parameters --model.size base`."""
+"""What makes up a MaskRIS model's parameters: the arithmetic, part by part."""
 
 from __future__ import annotations
 
