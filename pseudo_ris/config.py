@@ -1,4 +1,4 @@
-"""Settings, one frozen dataclass per part. Defaults are the embedded demo models' (configs/demo.yaml says the same)."""
+"""Settings, one frozen dataclass per part. Defaults are those of the embedded demo models, as in configs/demo.yaml."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ClipPrecision = Literal["fp32", "bf16", "fp16", "fp16_on_cuda"]
 Residency = Literal["auto", "together", "in_turn"]
 
 EMBEDDED_NAME, RANDOM = "demo", "random"
-"""Values of a `weights` setting that are no file: the embedded demo weights, reproducible random ones."""
+"""Values of a `weights` setting that are not files: the embedded demo weights, reproducible random weights."""
 
 NOT_IN_RESULTS = frozenset({"weights", "points_per_batch", "threshold", "fallback"})
-"""Settings a stored result does not depend on: changing them redoes nothing (weights count by their content)."""
+"""Settings that stored results do not depend on: changing them recomputes nothing. Weights are compared by content."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -48,11 +48,11 @@ class CutlerConfig:
         architecture: "demo" (tiny, embedded) or "resnet50_fpn" (CutLER's own size).
         weights: "demo" (embedded), "random" (reproducible, see random_weights), a name of third_party/weights.yaml, or a
             checkpoint file (detectron2 .pth or .safetensors).
-        precision: of the backbone; the heads always run in fp32.
-        score_threshold: instances with a lower score are dropped.
-        shortest_edge: images are resized so that their shorter side has this many pixels ...
-        longest_edge: ... unless the longer side would exceed this.
-        channel_order: order of the colour channels fed to the model; the release feeds bgr.
+        precision: number format of the backbone; the heads always run in fp32.
+        score_threshold: drop instances with a lower score.
+        shortest_edge: shorter side of the resized image, pixels; less where the longer side would exceed `longest_edge`.
+        longest_edge: limit of the longer side, pixels.
+        channel_order: order of the colour channels that the model gets; the release uses bgr.
     """
 
     architecture: Literal["demo", "resnet50_fpn"] = "demo"
@@ -76,16 +76,16 @@ class SamConfig:
         architecture: "demo" (tiny, embedded), "vit_b", "vit_l" or "vit_h".
         weights: "demo" (embedded), "random", a name of third_party/weights.yaml, or a checkpoint file (official .pth or
             .safetensors).
-        precision: of the image encoder; prompts are always decoded in fp32.
+        precision: number format of the image encoder; prompts are always decoded in fp32.
         compiled: compile the image encoder with torch.compile, on a GPU only; the first image then takes a minute longer.
-        points_per_side: prompts form a square grid of this many points a side.
-        points_per_batch: prompts decoded at once.
-        pred_iou_thresh: masks whose predicted IoU is lower are dropped.
-        stability_score_thresh: masks less stable than this under a shift of the logit threshold are dropped.
-        box_nms_thresh: box IoU above which the worse of two masks is dropped.
-        min_mask_region_area: smaller islands and holes of a mask are removed, in pixels; 0 (the release) leaves them. A stray
-            pixel far from the object makes its box, and so its crops, wrong.
-        channel_order: order of the colour channels fed to the model; the release feeds bgr.
+        points_per_side: side of the square grid of point prompts.
+        points_per_batch: number of prompts decoded at once.
+        pred_iou_thresh: drop masks with a lower predicted IoU.
+        stability_score_thresh: drop masks that are less stable under a shift of the logit threshold.
+        box_nms_thresh: drop the worse of two masks whose boxes overlap by more than this IoU.
+        min_mask_region_area: remove smaller islands and holes of a mask, in pixels; 0 (the release) keeps them. A stray pixel
+            far from the object makes its box wrong, and so its crops.
+        channel_order: order of the colour channels that the model gets; the release uses bgr.
     """
 
     architecture: Literal["demo", "vit_b", "vit_l", "vit_h"] = "demo"
@@ -115,13 +115,13 @@ class MatchingConfig:
     """Which SAM mask replaces a CutLER mask.
 
     Args:
-        rule: "iou", or the paper's "intersection" (raw area, lets background-sized masks win).
-        deduplicate: give each SAM mask to the CutLER instance it fits best only.
-        min_iou: a SAM mask that fits less well does not replace the CutLER mask; 0 is the paper's.
-        ties: of SAM masks that the rule ranks equal, "other_measure" takes the better one by the other rule, "first" (the
+        rule: "iou", or the paper's "intersection" (area of the intersection, which favours very large masks).
+        deduplicate: use each SAM mask only for the CutLER instance that it fits best.
+        min_iou: keep the CutLER mask when no SAM mask fits it at least this well; the paper uses 0.
+        ties: among SAM masks that the rule ranks equal, "other_measure" takes the better one by the other rule, "first" (the
             release) the first one.
-        no_overlap: a CutLER mask that no SAM mask overlaps is kept as it is ("keep"), or replaced by SAM mask 0 ("first", the
-            release), unless `min_iou` is above 0.
+        no_overlap: a CutLER mask that no SAM mask overlaps is kept ("keep") or replaced by SAM mask 0 ("first", the release),
+            unless `min_iou` is above 0.
     """
 
     rule: Literal["intersection", "iou"] = "iou"
@@ -136,10 +136,10 @@ class MatchingConfig:
 
 @dataclass(frozen=True)
 class CropConfig:
-    """How mask crops are cut.
+    """How mask crops are made.
 
     Args:
-        antialias: antialiased bilinear resize; the release's is without.
+        antialias: resize with antialiasing (bilinear); the release does not.
         fill: colour of masked-out and padded pixels: "mean", the CLIP mean colour (123, 117, 104), or "release", the lighter
             grey (156, 147, 133) that the release gets by writing the mean after normalising.
         box: "tight", the mask's box with margins rounded to pixels, or "release": one pixel short on the right and at the
@@ -159,8 +159,8 @@ class CocaConfig:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example coca_ViT-L-14.
         weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
             checkpoint file.
-        precision: of the whole model; logits and scores are computed in fp32. "autocast" (the release): fp32 weights, and on a
-            GPU fp16 autocast of image tower, decoder and logits; on a CPU the same as fp32.
+        precision: number format of the whole model; logits and scores are computed in fp32. "autocast" (the release): fp32
+            weights, and on a GPU fp16 autocast of image tower, decoder and logits; on a CPU the same as fp32.
     """
 
     architecture: str = "demo"
@@ -176,18 +176,17 @@ class DecodingConfig:
         calibration: "mean" (the release: weight x mean over distractors of similarity x logits), "softmax" (the paper's
             second form: weight x softmax-weighted sum) or "none" (plain sampling).
         calibration_weight: 1.0 is the release's for "mean"; 0.01 the published lambda for "softmax".
-        min_token_probability: tokens less likely than this for the target never enter the support; 0 is the release's.
-        max_distractors: how many other masks are asked at each step ...
-        distractor_overflow: ... and what happens when there are more: "most_similar" keeps the nearest ones, "skip"
-            (the release) asks none.
-        top_k: one sampled candidate a crop set for each.
-        top_p: one sampled candidate a crop set for each.
-        beams: beams of the diverse beam search.
-        beam_groups: groups the beams are divided into.
-        max_length: tokens of a candidate, start and end included.
-        min_length: the end token is forbidden while the prefix is shorter (start included).
-        beam_length: tokens by which the score of a finished beam caption is divided: "with_end" counts the end token,
-            "without_end" (the release, whose transformers was older) does not.
+        min_token_probability: exclude tokens less likely than this for the target from the support; the release uses 0.
+        max_distractors: largest number of other masks that calibrate each step.
+        distractor_overflow: with more masks than that, "most_similar" uses the nearest ones, "skip" (the release) none.
+        top_k: values of top-k sampling; each gives one candidate per crop set.
+        top_p: values of top-p sampling; each gives one candidate per crop set.
+        beams: number of beams of the diverse beam search.
+        beam_groups: number of groups the beams are divided into.
+        max_length: largest number of tokens of a candidate, start and end included.
+        min_length: forbid the end token while the prefix is shorter (start included).
+        beam_length: number of tokens by which the score of a finished beam is divided: "with_end" counts the end token,
+            "without_end" (the release, which used an older transformers) does not.
         seed: seed of all sampling.
     """
 
@@ -223,8 +222,8 @@ class ClipConfig:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example RN50.
         weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
             checkpoint file.
-        precision: of the whole model; logits and scores are computed in fp32. "fp16_on_cuda" (the release): fp16 on a GPU, fp32
-            on a CPU. There the release keeps the norms' weights in fp32, and rounds logits and scores to fp16 as well.
+        precision: number format of the whole model; logits and scores are computed in fp32. "fp16_on_cuda" (the release): fp16
+            on a GPU, fp32 on a CPU. On a GPU the release keeps the norms' weights in fp32 and rounds logits and scores to fp16.
     """
 
     architecture: str = "demo"
@@ -237,14 +236,14 @@ class ScoringConfig:
     """The distinctiveness score (Pseudo-RIS, sec. 3.3).
 
     Args:
-        noun_finder: "spacy" (en_core_web_lg), "rules" (no download), or "auto": spaCy when its model is installed where the
-            command is started.
+        noun_finder: "spacy" (en_core_web_lg), "rules" (no download), or "auto": spaCy if its model is installed where the
+            command starts.
         noun_rule: with spaCy, where a caption's root is in no noun chunk: "any_child" takes the chunk of the first child that
             is in one, "first_child" (the release) looks at the first child only and else takes the whole caption.
-        score_floor: CLIP logits are bounded below by this, so that ratios keep their meaning (they are near 20); 0 leaves
-            them alone (the release).
-        threshold: a candidate counts as kept when its DoC is greater; the paper's is 1.0.
-        fallback: of a mask none of whose candidates pass, "drop" keeps none, "unfiltered" (the release) all.
+        score_floor: lower bound of CLIP logits (which are near 20), so that their ratios stay meaningful; 0 (the release) sets
+            no bound.
+        threshold: keep candidates with a greater DoC; the paper uses 1.0.
+        fallback: when no candidate of a mask passes, "drop" keeps none, "unfiltered" (the release) keeps all.
     """
 
     noun_finder: Literal["auto", "spacy", "rules"] = "auto"
@@ -261,15 +260,15 @@ class ScoringConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Where a stage's images come from: all of a folder, or those that one of `coco`, `refer`, `anns` and `lmdb` lists.
+    """Where a stage's images come from: a folder, or the images of it that one of `coco`, `refer`, `anns` and `lmdb` lists.
 
     Args:
-        images: folder of images, searched recursively; with `lmdb` not needed.
-        coco: COCO file; only the images it lists are taken, their ids are the file's.
-        refer: refs file of a REFER data set; only the images that its split names are taken, their ids are the set's.
-        split: the split of `refer`.
-        anns: ETRIS's or Pseudo-RIS's anns file; only the images it names are taken, their ids are the file's where it has ids.
-        lmdb: LMDB of ETRIS, CRIS or Pseudo-RIS, a file or a folder; the images are read from it, their ids as with `anns`.
+        images: folder of images, searched recursively; not needed with `lmdb`.
+        coco: COCO file: use only the images it lists, with its ids.
+        refer: refs file of a REFER data set: use only the images of `split`, with the set's ids.
+        split: split of `refer`.
+        anns: anns file of ETRIS or Pseudo-RIS: use only the images it names, with its ids where it has ids.
+        lmdb: LMDB of ETRIS, CRIS or Pseudo-RIS, a file or a folder: read the images from it; ids as with `anns`.
     """
 
     images: str = "datasets/demo/images"
@@ -282,22 +281,23 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Where the images are worked on, and how many share a file. Of these, results depend on `allow_tf32` alone.
+    """How images are processed. Only `allow_tf32` affects results.
 
     Args:
-        device: "auto" takes CUDA when there is one; "cuda:1" a certain GPU, without an engine only: engines hand GPUs out.
-        allow_tf32: fp32 products and convolutions may use TF32 on GPUs that have it (Ampere and later): faster, with the
-            10 bits of fp16's mantissa. Without it fp32 means fp32, as on a CPU.
-        engine: "none" works in the command's own process, "local" in processes of this machine, "ray" on a Ray cluster.
-        workers: processes; 0 is as many as use all GPUs, or without GPUs all cores as far as the memory suffices.
-        gpus_per_worker: share of a GPU that a worker gets, at most 1; ignored where there are no GPUs.
-        address: of the Ray cluster, as ray.init takes it; "" starts one on this machine unless RAY_ADDRESS names one.
-        image_timeout: seconds after which an engine's worker is ended and its image listed as failed, loading of the models
-            included; 0 is no limit.
-        start_timeout: seconds after which an engine's worker that is not ready for its first image is given up, for example
-            because CUDA hangs; 0 is no limit.
-        shard_size: finished images are put into Parquet files, this many each, as the run goes, and images that have not
-            changed are passed over without reading them; for very many images. 0 leaves each image files of its own.
+        device: "auto" uses CUDA if available; "cuda:1" selects a GPU, without an engine only: engines assign the GPUs.
+        allow_tf32: allow TF32 for fp32 matrix products and convolutions on GPUs that support it (Ampere and later): faster,
+            with a 10-bit mantissa. Off: full fp32, as on a CPU.
+        engine: "none" processes images in the command's own process, "local" in processes of this machine, "ray" on a Ray
+            cluster.
+        workers: number of worker processes; 0 uses all GPUs, or without GPUs as many as cores and memory allow.
+        gpus_per_worker: share of a GPU for each worker, at most 1; ignored without GPUs.
+        address: address of the Ray cluster, as for ray.init; "" starts a cluster here unless RAY_ADDRESS names one.
+        image_timeout: seconds after which an engine stops a worker and lists its image as failed, model loading included; 0: no
+            limit.
+        start_timeout: seconds after which an engine gives up a worker that is not ready for its first image, for example
+            because CUDA hangs; 0: no limit.
+        shard_size: store finished images in Parquet files of this many images each, for very large sets; unchanged images are
+            then skipped without reading them. 0: one file per image.
     """
 
     device: str = "auto"
@@ -331,13 +331,13 @@ class MaskGenerationConfig(EngineConfig, SourceConfig):
     The settings of SourceConfig and EngineConfig come first.
 
     Args:
-        shard: K/N works on every N-th image from the K-th on, 0 <= K < N, beside the other shards' processes; the run without
-            it ends the work.
+        shard: K/N processes every N-th image from the K-th on, 0 <= K < N, beside the processes of the other shards; a run
+            without it then finishes the work.
         masks: folder that receives `<image id>/<seg id>.png`.
-        weights: "random" builds every model with reproducible random weights, for a dry run; without `config` at the sizes of
-            configs/default.yaml. "configured" takes each model's own setting.
-        residency: "together" keeps all models of the stage in memory, "in_turn" one at a time; "auto" decides by what is free.
-        retry_failed: redo just the images listed in failures.csv.
+        weights: "configured" uses each model's own setting; "random" gives every model reproducible random weights, for a dry
+            run, without `config` at the sizes of configs/default.yaml.
+        residency: "together" keeps all models of the stage in memory, "in_turn" one at a time; "auto" depends on free memory.
+        retry_failed: process only the images listed in failures.csv.
     """
 
     masks: str = "datasets/pseudo_masks/cutler_sam"
@@ -357,18 +357,18 @@ class CaptionGenerationConfig(EngineConfig, SourceConfig):
     The settings of SourceConfig and EngineConfig come first; the former are those that stage 1 had.
 
     Args:
-        shard: K/N works on every N-th image from the K-th on, 0 <= K < N, beside the other shards' processes; the run without
-            it puts the files together.
-        masks: folder with `<image id>/<seg id>.png`, or what `mask_format` says.
-        mask_format: "folder"; "coco" when `masks` is a COCO file: its annotations, crowds left out, are the masks, their ids
-            the seg ids; "refer" when it is the refs file of a REFER data set, with instances.json beside it: the annotations
-            that the refs of `split` name. Images are told by the file's ids, so take them from the same file.
+        shard: K/N processes every N-th image from the K-th on, 0 <= K < N, beside the processes of the other shards; a run
+            without it then assembles the files.
+        masks: folder with `<image id>/<seg id>.png`, or the file that `mask_format` describes.
+        mask_format: "folder"; "coco": `masks` is a COCO file, its annotations without crowds are the masks, and their ids the
+            seg ids; "refer": `masks` is the refs file of a REFER data set with instances.json beside it, and the annotations
+            that the refs of `split` name are the masks. Images are identified by the file's ids, so list them by the same file.
         output: folder that receives NAME.csv and its companions.
         name: NAME of the output files.
-        weights: "random" builds every model with reproducible random weights, for a dry run; without `config` at the sizes of
-            configs/default.yaml. "configured" takes each model's own setting.
-        residency: "together" keeps all models of the stage in memory, "in_turn" one at a time; "auto" decides by what is free.
-        retry_failed: redo just the images listed in failures.csv.
+        weights: "configured" uses each model's own setting; "random" gives every model reproducible random weights, for a dry
+            run, without `config` at the sizes of configs/default.yaml.
+        residency: "together" keeps all models of the stage in memory, "in_turn" one at a time; "auto" depends on free memory.
+        retry_failed: process only the images listed in failures.csv.
     """
 
     masks: str = "datasets/pseudo_masks/cutler_sam"

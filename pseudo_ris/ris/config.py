@@ -19,15 +19,17 @@ class ModelConfig:
         name: "clip" (CRIS-style) or "maskris" (CARIS: Swin, BERT and a deformable pixel decoder).
         size: of clip "demo", or an open_clip CLIP with a ResNet, such as RN50 or RN101; of maskris "tiny", "small" or "base",
             which is the paper's.
-        adapters: of clip only: the towers stay frozen, with bridging adapters between them (ETRIS).
-        image_weights: start of clip's towers, or of maskris's Swin: "demo" (embedded, clip only), "none" (by the seed), a
-            name of third_party/weights.yaml or a checkpoint file (of timm for Swin).
-        text_weights: start of maskris's BERT: "none", a name of third_party/weights.yaml or a checkpoint file of transformers.
-        vocabulary: of maskris: "demo" (the drawn world's words), a name of third_party/weights.yaml or a vocab.txt of BERT's.
-        input_size: side of the square that images become, pixels, a multiple of 32.
-        words: tokens of a sentence, start and end included.
-        keep_end: a sentence with too many tokens keeps its end token; false cuts it after `words` tokens, as MaskRIS's release
-            does (maskris only).
+        adapters: freeze the towers and train adapters between them, as ETRIS does (clip only).
+        image_weights: initial weights of clip's towers or maskris's Swin: "demo" (embedded, clip only), "none" (drawn by the
+            seed), a name of third_party/weights.yaml or a checkpoint file (timm's for Swin).
+        text_weights: initial weights of maskris's BERT: "none", a name of third_party/weights.yaml or a checkpoint file of
+            transformers.
+        vocabulary: vocabulary of maskris: "demo" (the drawn world's words), a name of third_party/weights.yaml or BERT's
+            vocab.txt.
+        input_size: side of the square input, pixels, a multiple of 32.
+        words: number of tokens of a sentence, start and end included.
+        keep_end: keep the end token of a sentence with too many tokens; false cuts it after `words` tokens, as MaskRIS's
+            release does (maskris only).
     """
 
     name: Literal["clip", "maskris"] = "clip"
@@ -52,14 +54,14 @@ class MaskingConfig:
     """MaskRIS's input distortion (sec. 3), for every model. All three off: plain training.
 
     Args:
-        image: hide patches of the image.
-        text: hide words.
-        distortion_aware: learn from the plain input and, on the distorted one, from the plain one's prediction. Off: learn from
-            the distorted input and the ground truth alone, as with any augmentation.
-        image_share: share of patches hidden; the number of those shown is rounded down, as in MaskRIS's release.
+        image: mask patches of the image.
+        text: mask words.
+        distortion_aware: learn from the plain input, and on the distorted input from the plain input's prediction. Off: learn
+            from the distorted input and the ground truth alone, as with any augmentation.
+        image_share: share of patches to mask; the number of visible patches is rounded down, as in MaskRIS's release.
         patch: side of a patch, pixels.
-        text_share: probability that a word is chosen; of these 80% are hidden, 10% replaced, 10% kept, as BERT's are.
-        draw_special: the word that replaces one is drawn from all tokens, as in MaskRIS's release; false draws no special ones.
+        text_share: probability that a word is chosen; 80% of the chosen are masked, 10% replaced, 10% kept, as in BERT.
+        draw_special: draw replacements from all tokens, as in MaskRIS's release; false excludes special tokens.
     """
 
     image: bool = False
@@ -77,21 +79,21 @@ class MaskingConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is learnt from: ground truth of a REFER set, pseudo pairs of stage 2, or both.
+    """Training data: ground truth of a REFER set, pseudo pairs of stage 2, or both.
 
     Args:
-        dataset: a folder of `refer_root`: refcoco, refcoco+, refcocog or any other; refcocom mixes the three; "" for none.
-        split_by: the set's annotation: unc, umd, google; "" is the only one there, or the usual one.
+        dataset: a folder of `refer_root`: refcoco, refcoco+, refcocog or any other; refcocom mixes the three; "": none.
+        split_by: the set's annotation: unc, umd or google; "": the only one there, or the usual one.
         refer_root: folder of REFER sets.
         images: folder of the REFER sets' images.
         fraction: share of the training images whose ground truth is used, drawn by the seed; 0: none, the set only validates.
-        pairs: CSV of stage 2, or "" for none.
+        pairs: CSV of stage 2; "": none.
         pair_images: folder of the images of `pairs`.
         pair_masks: folder of the masks of `pairs`.
-        threshold: pairs are used when their DoC is greater.
-        fallback: what is drawn for a mask none of whose expressions passes: "drop" leaves the mask out, "unfiltered" (the
-            release of Pseudo-RIS) takes all of them. An image's only mask always keeps the better half by DoC.
-        val_split: split by which the best checkpoint is chosen; "" for none.
+        threshold: use pairs with a greater DoC.
+        fallback: when no expression of a mask passes, "drop" leaves the mask out, "unfiltered" (the release of Pseudo-RIS) uses
+            all of them. An image's only mask always keeps the better half by DoC.
+        val_split: split that chooses the best checkpoint; "": none.
     """
 
     dataset: str = ""
@@ -115,16 +117,16 @@ class ScheduleConfig:
     """Optimiser and schedule: AdamW, linear warm-up, then the rate decays.
 
     Args:
-        learning_rate: of the parts that are new, at its highest.
-        tower_scale: share of the learning rate that the pre-trained towers have.
-        weight_decay: AdamW's, on what the model's parameter_groups mark for it.
-        warmup: steps of linear warm-up from a thousandth.
+        learning_rate: highest learning rate of the new parts.
+        tower_scale: learning rate of the pre-trained towers, as a share of the new parts'.
+        weight_decay: weight decay of AdamW, for the parameters that the model's parameter_groups mark.
+        warmup: number of steps of linear warm-up, from a thousandth.
         decay: after the warm-up: "poly" (polynomial of power 0.9), "poly_release" (as MaskRIS's release: the same counted from
             step 0, which has the full rate), "step" (CRIS: a tenth from 70% of the steps on) or "cosine".
-        clip_norm: gradients are clipped to this norm; 0 leaves them.
-        batch_size: samples of a step, of all processes together.
-        epochs: passes over the data.
-        steps: instead of epochs, when greater than 0.
+        clip_norm: clip gradients to this norm; 0: no clipping.
+        batch_size: global number of samples of a step, over all processes.
+        epochs: number of passes over the data.
+        steps: number of steps, used instead of `epochs` when greater than 0.
     """
 
     learning_rate: float = 7e-4
@@ -149,16 +151,16 @@ class TrainConfig:
 
     Args:
         output: folder that receives best.pt, last.pt and the TensorBoard files.
-        precision: of the passes; weights stay in fp32.
-        ema: decay of an exponential average of the weights, below 1; it is then what is evaluated and kept as best; 0 for none.
+        precision: number format of forward and backward passes; weights stay in fp32.
+        ema: decay of the weights' exponential moving average, below 1, which is then evaluated and saved as best; 0: none.
         validate_every: steps between two checkpoints, each followed by a validation; 0 writes a checkpoint after every epoch
             and validates by `validate_epochs` and `validate_last`.
-        validate_epochs: epochs between two validations, counted from the end of the first epoch: 10 validates after the
-            epochs 1, 11, 21 and so on. For `validate_every` 0 only, like `validate_last`.
-        validate_last: validates after each of this many last epochs, too.
-        workers: processes that prepare samples, for each training process; 0 prepares them in the training process.
-        seed: of weights that are drawn, order, sentences and masking.
-        device: "auto" takes CUDA when there is one.
+        validate_epochs: epochs between two validations, counted from the end of the first epoch: 10 validates after epochs 1,
+            11, 21 and so on. Only with `validate_every` 0, like `validate_last`.
+        validate_last: validate also after each of this many last epochs.
+        workers: number of processes per training process that prepare samples; 0 prepares them in the training process.
+        seed: seed of initial weights, order, sentences and masking.
+        device: "auto" uses CUDA if available.
     """
 
     output: str = "ris/run"
@@ -189,17 +191,17 @@ class EvaluateConfig:
 
     Args:
         checkpoint: best.pt or last.pt of a training.
-        dataset: a folder of `refer_root`: refcoco, refcoco+, refcocog or any other; refcocom mixes the three; "" is the
-            training's, with its annotation.
-        split_by: the set's annotation: unc, umd, google; "" is the only one there, or the usual one.
-        refer_root: folder of REFER sets; "" is the training's.
-        images: folder of the REFER sets' images; "" is the training's.
-        splits: names of splits, for example `val testA`; none is all that the set has but train.
-        predictions: folder that receives a picture of every prediction and predictions.json (run lengths); "" for none.
-        batch_size: samples predicted at once.
-        workers: processes that prepare images and masks; 0 prepares them in the process that predicts.
-        precision: of the passes.
-        device: "auto" takes CUDA when there is one.
+        dataset: a folder of `refer_root`: refcoco, refcoco+, refcocog or any other; refcocom mixes the three; "": that of the
+            training, with its annotation.
+        split_by: the set's annotation: unc, umd or google; "": the only one there, or the usual one.
+        refer_root: folder of REFER sets; "": that of the training.
+        images: folder of the REFER sets' images; "": that of the training.
+        splits: names of splits, for example `val testA`; without any, all splits but train.
+        predictions: folder for a picture of every prediction and predictions.json (run lengths); "": none.
+        batch_size: number of samples predicted at once.
+        workers: number of processes that prepare images and masks; 0 prepares them in the predicting process.
+        precision: number format of the forward pass.
+        device: "auto" uses CUDA if available.
     """
 
     checkpoint: str = "ris/run/best.pt"
