@@ -1,4 +1,4 @@
-"""A picture of the pairs: each image with its masks outlined in colours and each mask's best expression in its colour.
+"""Draws the pairs: each image with its masks outlined, and each mask's best expression in the same colour.
 
 pseudo-ris contact-sheet --images DIR --masks DIR --pairs FILE.csv --sheet FILE.png
 """
@@ -13,7 +13,7 @@ from pseudo_ris.visual.contact_sheet import THRESHOLD, write_contact_sheet
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs the command with options `argv`; returns the exit code. Raises UserError."""
     arguments = make_parser().parse_args(argv)
     write_contact_sheet(
         arguments.images, arguments.masks, arguments.pairs, arguments.sheet, arguments.threshold, arguments.count
@@ -28,6 +28,6 @@ def make_parser() -> CommandParser:
     parser.add_argument("--masks", type=Path, required=True, help="stage 1's folder of masks")
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--sheet", type=Path, required=True, help="PNG to write")
-    parser.add_argument("--threshold", type=finite_number, default=THRESHOLD, help="of the DoC filter")
-    parser.add_argument("--count", type=int, default=24, help="at most this many images")
+    parser.add_argument("--threshold", type=finite_number, default=THRESHOLD, help="threshold of the DoC filter")
+    parser.add_argument("--count", type=int, default=24, help="largest number of images")
     return parser

@@ -1,12 +1,12 @@
-"""Stage 3, evaluation: how well a trained model finds what sentences mean.
+"""Stage 3, evaluation: how well a trained model segments what sentences refer to.
 
     python train_ris/evaluate.py --checkpoint ris/run/best.pt                          all splits but train of its own data set
     python train_ris/evaluate.py --checkpoint C --dataset refcocog --splits val test   a data set it was not trained on
     python train_ris/evaluate.py --checkpoint C --predictions out/predictions          and a picture of every prediction
 
-Prints oIoU, mIoU and P@0.5 to P@0.9, in percent, at the model's size (the truth resized into its square, as MaskRIS's evaluator
-does) and at the images' own size, of each split and, where the set says what kinds of expressions it has, of each kind. The
-last line is the same as JSON, from 0 to 1. Predictions go to PREDICTIONS/<split>/, see ris/predictions.py.
+Prints oIoU, mIoU and P@0.5 to P@0.9 of each split in percent, at the model's size (ground truth resized to its square, as in
+MaskRIS's evaluator) and at the images' size, also for each kind of expression if the set has kinds. The last line holds the
+same figures as JSON, from 0 to 1. Predictions are written to PREDICTIONS/<split>/.
 """
 
 from __future__ import annotations

@@ -40,13 +40,14 @@ def make_parser() -> CommandParser:
     parser.add_argument("--pairs", type=Path, default=pairs, help="stage 2's CSV")
     parser.add_argument("--images", type=Path, default=Path(STAGE_2.images), help="folder of the images")
     parser.add_argument("--masks", type=Path, default=Path(STAGE_2.masks), help="folder of the masks")
+    parser.add_argument("--threshold", type=finite_number, default=scoring.threshold, help="keep candidates with a greater DoC")
     parser.add_argument(
-        "--threshold", type=finite_number, default=scoring.threshold, help="candidates with a greater DoC are kept"
-    )
-    parser.add_argument(
-        "--fallback", choices=("drop", "unfiltered"), default=scoring.fallback, help="of a mask none of whose candidates pass"
+        "--fallback",
+        choices=("drop", "unfiltered"),
+        default=scoring.fallback,
+        help="when no candidate of a mask passes: drop it, or keep all",
     )
     parser.add_argument("--all", action="store_true", help="keep every candidate of the CSV")
-    parser.add_argument("--val-share", type=float, default=0.0, help="share of the images whose split is val")
-    parser.add_argument("--seed", type=int, default=0, help="of the split; an image's split depends on seed and id only")
+    parser.add_argument("--val-share", type=float, default=0.0, help="share of the images with split val")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split; an image's split depends on seed and id only")
     return parser

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
 def make_parser() -> CommandParser:
     parser = CommandParser("info", __doc__)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 

@@ -4,13 +4,13 @@
     python generate_masks/cutler_sam_masks.py --images photos --masks out      your own images
     python generate_masks/cutler_sam_masks.py --lmdb train.lmdb --masks out    the images of an LMDB of ETRIS or CRIS
 
-The images are all of a folder, or those of a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns (--anns) or
-LMDB (--lmdb).
+The images come from a folder, or are those of it that a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns
+(--anns) or LMDB (--lmdb) lists.
 
-Masks go to MASKS/<image id>/<seg id>.png (0 or 255, at the image's own size), scores and boxes to MASKS/_meta/. A run that
-was stopped goes on where it was; images that cannot be used are listed in MASKS/failures.csv (exit code 3). Processes with
---shard 0/2 and --shard 1/2 share the work; the same command without --shard then ends it. With --shard-size N finished images
-go on into files of N each, MASKS/_meta/shards/; `pseudo-ris unshard --masks MASKS` makes PNGs of them again.
+Masks are written to MASKS/<image id>/<seg id>.png (0 or 255, at the image's size), scores and boxes to MASKS/_meta/. An
+interrupted run continues where it stopped. Images that cannot be used are listed in MASKS/failures.csv (exit code 3).
+Processes with --shard 0/2 and --shard 1/2 share the work; the same command without --shard then finishes it. --shard-size N
+stores finished images in files of N images, MASKS/_meta/shards/; `pseudo-ris unshard --masks MASKS` turns them back into PNGs.
 """
 
 from __future__ import annotations

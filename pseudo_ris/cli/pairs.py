@@ -3,13 +3,14 @@
     python generate_pseudo_supervision/distinctive_caption_generation.py                 the demo models, stage 1's masks
     python generate_pseudo_supervision/distinctive_caption_generation.py --images photos --masks out --output pairs
 
-The images are all of a folder, or those of a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns (--anns) or
-LMDB (--lmdb). MASKS is stage 1's folder, or with --mask-format coco or refer a file whose annotations are the masks.
+The images come from a folder, or are those of it that a COCO file (--coco), a REFER data set (--refer, --split), ETRIS's anns
+(--anns) or LMDB (--lmdb) lists. MASKS is stage 1's folder, or with --mask-format coco or refer a file whose annotations are
+the masks.
 
-OUTPUT/NAME.csv holds 44 candidates a mask with their distinctiveness (DoC); one JSON an image with all score parts is in
-OUTPUT/NAME.parts/. A run that was stopped goes on where it was; images that cannot be used are listed in
-OUTPUT/failures.csv (exit code 3). Processes with --shard 0/2 and --shard 1/2 share the work; the same command without --shard
-then puts the files together. With --shard-size N finished parts go on into files of N each, OUTPUT/NAME.parts/shards/.
+OUTPUT/NAME.csv holds 44 candidates per mask with their distinctiveness (DoC). OUTPUT/NAME.parts/ holds one JSON per image with
+all score parts. An interrupted run continues where it stopped. Images that cannot be used are listed in OUTPUT/failures.csv
+(exit code 3). Processes with --shard 0/2 and --shard 1/2 share the work; the same command without --shard then assembles the
+files. --shard-size N stores finished parts in files of N images, OUTPUT/NAME.parts/shards/.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds what expressions mean in one image, and draws it.
+"""Segments what expressions refer to in one image, and draws it.
 
 pseudo-ris predict --image FILE --expression "the red ball on the left" --checkpoint ris/run/best.pt
 """
@@ -19,7 +19,7 @@ from pseudo_ris.ris.models.checkpoints import load_model
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs the command with options `argv`; returns the exit code. Raises UserError."""
     arguments = make_parser().parse_args(argv)
     if arguments.output.suffix != ".png":
         raise UserError(f"--output {arguments.output}: the overlay is a PNG; give a name that ends in .png")
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 def make_parser() -> CommandParser:
     parser = CommandParser("predict", __doc__)
     parser.add_argument("--image", type=Path, required=True, help="image file")
-    parser.add_argument("--expression", action="append", required=True, help="what to find; may be given several times")
+    parser.add_argument("--expression", action="append", required=True, help="what to find; repeatable")
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a training")
     parser.add_argument("--output", type=Path, default=Path("overlay.png"), help="PNG to write")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0")

@@ -1,4 +1,4 @@
-"""The quality report of a set of pairs: one HTML file with figures, charts and a gallery, to be opened without a network.
+"""Writes a quality report of a set of pairs: one HTML file with figures, charts and a gallery that needs no network.
 
 pseudo-ris report --pairs FILE.csv --images DIR --masks DIR --output FILE.html
 """
@@ -13,7 +13,7 @@ from pseudo_ris.report.write import DEMO, MAX_IMAGES, write_report
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Runs the command with options `argv`; returns the exit code. Raises UserError."""
     arguments = make_parser().parse_args(argv)
     report = write_report(**vars(arguments))
     problems = sum(len(view.problems) for view in report.views)
@@ -31,6 +31,6 @@ def make_parser() -> CommandParser:
     parser.add_argument("--images", type=Path, default=Path(DEMO.images), help="folder of images")
     parser.add_argument("--masks", type=Path, default=Path(DEMO.masks), help="stage 1's folder of masks")
     parser.add_argument("--output", type=Path, default=output, help="HTML file to write")
-    parser.add_argument("--threshold", type=finite_number, default=DEMO.scoring.threshold, help="of the DoC filter")
-    parser.add_argument("--max-images", type=int, default=MAX_IMAGES, help="at most this many images are in the gallery")
+    parser.add_argument("--threshold", type=finite_number, default=DEMO.scoring.threshold, help="threshold of the DoC filter")
+    parser.add_argument("--max-images", type=int, default=MAX_IMAGES, help="largest number of images in the gallery")
     return parser

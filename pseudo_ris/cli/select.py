@@ -1,10 +1,9 @@
-"""Which scored candidates are good enough to train on.
+"""Selects the scored candidates that are good enough to train on.
 
 pseudo-ris select --pairs FILE.csv --output SELECTED.csv [--preset paper] [--RULE VALUE ...]
 
-The output has the columns of the input and of its rows those that have a candidate left, with these candidates only. img_id
-and seg_id stay what they are, and so does a rival whose mask has none left; `index` counts the rows that are left. Beside
-SELECTED.csv stand SELECTED.json, SELECTED_text.txt and SELECTED_doc.txt, as stage 2 writes them. No model is needed.
+Keeps all columns and drops rows that have no candidate left. img_id, seg_id and rivals stay unchanged; `index` is counted
+anew. Writes SELECTED.json, SELECTED_text.txt and SELECTED_doc.txt beside SELECTED.csv, as stage 2 does. Needs no model.
 """
 
 from __future__ import annotations
@@ -18,9 +17,24 @@ from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.pairs.selection import select
 from pseudo_ris.pairs.selection_rules import PRESETS, SelectionRules, Step
 
+RULES = (
+    ("min-area", float, "drop masks that cover a smaller share of their image"),
+    ("max-area", float, "drop masks that cover a larger share of their image"),
+    ("max-tokens", int, "drop sentences with more CLIP tokens, start and end included"),
+    ("duplicates", ("keep", "drop"), "drop: keep each sentence once per mask"),
+    ("uniqueness", float, "keep greater uniqueness; not applied to an image's only mask"),
+    ("correctness", float, "keep greater correctness"),
+    ("doc", float, "keep greater DoC; of an image's only mask the better half"),
+    ("fallback", ("drop", "unfiltered"), "when no candidate of a mask passes these three rules: drop it, or keep all"),
+    ("ambiguous", ("keep", "drop"), "drop: remove sentences that two masks of an image still share"),
+    ("top-k", int, "keep the best candidates of a mask, by DoC"),
+    ("per-image", int, "keep the best candidates of an image, by DoC"),
+)
+"""Name, type or choices, and meaning of each rule, in the order in which they apply."""
+
 
 def table_of(steps: Sequence[Step]) -> list[str]:
-    """Lines that say what each rule removed, candidates and masks, and what it left; a minus is what a rule brought back."""
+    """Lines of a table: candidates and masks that each rule removed and left; a negative number means restored."""
     cells = [["", "candidates removed", "left", "masks removed", "left"]]
     for before, step in zip((steps[0], *steps), steps, strict=False):
         counts = (before.candidates - step.candidates, step.candidates, before.masks - step.masks, step.masks)
@@ -33,7 +47,7 @@ def table_of(steps: Sequence[Step]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line above."""
+    """Selects with command-line options `argv`; returns the exit code. Raises UserError."""
     arguments = vars(make_parser().parse_args(argv))
     pairs, output, masks, preset = (arguments.pop(name) for name in ("pairs", "output", "masks", "preset"))
     steps = select(pairs, output, dataclasses.replace(PRESETS[preset], **arguments), masks)
@@ -45,7 +59,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         "select",
         __doc__,
-        epilog="A rule given here wins over the preset's. Rules apply in the order above; off leaves one out.",
+        epilog="A rule given here overrides the preset. Rules apply in the order above; off disables a rule.",
     )
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write")
@@ -53,27 +67,9 @@ def make_parser() -> CommandParser:
     shown = "; ".join(f"{name}: {_in_words(rules)}" for name, rules in PRESETS.items())
     parser.add_argument("--preset", choices=PRESETS, default="recommended", help=f"{shown}")
     rules = parser.add_argument_group("rules", argument_default=SUPPRESS)
-    rules.add_argument("--min-area", type=_or_off(float), metavar="SHARE", help="no mask that is a smaller part of its image")
-    rules.add_argument("--max-area", type=_or_off(float), metavar="SHARE", help="no mask that is a larger part of its image")
-    rules.add_argument(
-        "--max-tokens", type=_or_off(int), metavar="N", help="no sentence of more CLIP tokens, start and end included"
-    )
-    rules.add_argument("--duplicates", choices=("keep", "drop"), help="drop: each sentence once a mask")
-    rules.add_argument(
-        "--uniqueness", type=_or_off(float), metavar="X", help="greater uniqueness only; not for an image's only mask"
-    )
-    rules.add_argument("--correctness", type=_or_off(float), metavar="X", help="greater correctness only")
-    rules.add_argument(
-        "--doc", type=_or_off(float), metavar="X", help="greater DoC only; of an image's only mask the better half"
-    )
-    rules.add_argument(
-        "--fallback",
-        choices=("drop", "unfiltered"),
-        help="of a mask that no candidate passes these three: drop it, or keep all",
-    )
-    rules.add_argument("--ambiguous", choices=("keep", "drop"), help="drop: no sentence that is left to two masks of an image")
-    rules.add_argument("--top-k", type=_or_off(int), metavar="K", help="only the best K of a mask, by DoC")
-    rules.add_argument("--per-image", type=_or_off(int), metavar="N", help="only the best N of an image, by DoC")
+    for name, kind, meaning in RULES:
+        how = {"choices": kind} if isinstance(kind, tuple) else {"type": _or_off(kind), "metavar": "N" if kind is int else "X"}
+        rules.add_argument(f"--{name}", help=meaning, **how)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What `export`, `convert` and `unpack` share: options, and writing a set that is then read back and compared."""
+"""Shared by `export`, `convert` and `unpack`: options, and writing a set that is then read back and compared."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from pseudo_ris.pairs.pair_set import PairImage
 def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="source_format", choices=tuple(FORMATS), required=True, help="format of IN")
     parser.add_argument("input", metavar="IN", type=Path, help="the set: a file or a folder")
-    parser.add_argument("--images", type=Path, help="folder of the images, default IN/images; some formats hold them")
+    parser.add_argument(
+        "--images", type=Path, help="folder of the images (default: IN/images); not needed where the format holds them"
+    )
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=tuple(FORMATS), required=True, help="format of OUT")
     parser.add_argument(
-        "out", metavar="OUT", type=Path, help="file or folder to write; free, or the very set that is to be written"
+        "out", metavar="OUT", type=Path, help="file or folder to write; a set that exists there is only compared"
     )
-    parser.add_argument("--dataset", default=DATASET, help="name of the set, in formats that have one")
+    parser.add_argument("--dataset", default=DATASET, help="name of the set, in formats that store one")
     parser.add_argument(
-        "--copy-images", action="store_true", help="put the images into OUT/images where the format does not hold them"
+        "--copy-images", action="store_true", help="copy the images to OUT/images where the format does not hold them"
     )
 
 

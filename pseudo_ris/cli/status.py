@@ -1,7 +1,7 @@
-"""How far the runs on a folder are, or what they have left: `pseudo-ris status OUT`.
+"""Progress and failures of the runs on a folder: `pseudo-ris status OUT`.
 
-OUT is stage 1's folder of masks, stage 2's of pairs, or one that holds such folders. The exit code is 0, 3 when images have
-failed, and 2 when OUT is none of these. A run that has died counts as neither; the same command goes on where it stopped.
+OUT is stage 1's folder of masks, stage 2's folder of pairs, or a folder that holds such folders. The exit code is 0, 3 when
+images have failed, and 2 when OUT is none of these. A run that died is reported as such; the same command continues it.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ def main(argv: Sequence[str]) -> int:
 def make_parser() -> CommandParser:
     parser = CommandParser("status", __doc__)
     parser.add_argument("folder", metavar="OUT", type=Path, help="masks, pairs, or the folder above them")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

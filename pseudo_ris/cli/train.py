@@ -1,12 +1,12 @@
-"""Stage 3: mask-expression pairs -> a model that finds what a sentence means.
+"""Stage 3: mask-expression pairs -> a model that segments what a sentence refers to.
 
     python train_ris/train.py --data.dataset refcoco+ --data.refer_root data --data.images data/images/train2014
     python train_ris/train.py --data.pairs pseudo_supervision/cutler_sam/distinctive_captions_cc3m.csv
     torchrun --nproc_per_node 4 train_ris/train.py --config configs/maskris.yaml --data.dataset refcoco+ --output ris/refcoco+
 
-It learns from the ground truth of a REFER set, from the pairs of stage 2, or from both. OUTPUT receives best.pt (the weights
-with the best oIoU on the validation split), last.pt, log.csv and TensorBoard's files. A run that was stopped goes on where it
-was when it is started again with the same settings; torchrun's processes, one a GPU, share each batch.
+Trains on the ground truth of a REFER set, on the pairs of stage 2, or on both. Writes best.pt (the weights with the best oIoU
+on the validation split), last.pt, log.csv and TensorBoard files to OUTPUT. An interrupted run continues when it is started
+again with the same settings. The processes of torchrun, one per GPU, share each batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Moves results from shards back into one file an image, as a run without --shard-size leaves them.
+"""Turns shards back into one file per image, as a run without --shard-size writes them.
 
 pseudo-ris unshard --masks DIR
 pseudo-ris unshard --output DIR [--name NAME]
