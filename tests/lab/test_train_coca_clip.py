@@ -77,10 +77,12 @@ def test_noun_truth():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", [train_coca, train_clip])
-def test_training_repeats(train):
+def test_training_repeats(train, monkeypatch):
+    for name, size in (("train_coca.BATCH", 12), ("train_clip.BATCH", 8), ("train_clip.MASKED", 4)):
+        monkeypatch.setattr(f"pseudo_ris.lab.{name}", size)
     scenes = build_scene_set("validation", seed=6, count=25, progress=False)
-    first, again = (train(scenes, seed=1, steps=3) for _ in range(2))
-    other = train(scenes, seed=2, steps=3)
+    first, again = (train(scenes, seed=1, steps=2) for _ in range(2))
+    other = train(scenes, seed=2, steps=2)
     assert not first.training
     name = "visual.conv1.weight"
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in first.state_dict().items())

@@ -34,7 +34,7 @@ def small_batches(monkeypatch):
 @pytest.mark.slow
 def test_the_command_trains_in_processes_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    options = ["--steps", "2", "--scenes", "12", "--free-scenes", "8", "--out", str(tmp_path), "--device", "cpu"]
+    options = ["--steps", "1", "--scenes", "12", "--free-scenes", "8", "--out", str(tmp_path), "--device", "cpu"]
     assert main([*options, "--models", "coca", "clip"]) == 0
     for name in ("coca", "clip"):
         LOADERS[name](str(tmp_path / f"{name}.safetensors"))
