@@ -24,17 +24,17 @@ STANDARD_STREAMS = (1, 2)
 
 
 class TerminatedError(BaseException):
-    """The process was told to end; raised wherever its main thread is. No Exception, so that nothing takes it for its own."""
+    """Raised in the main thread when the process was told to end. Not an Exception, so that no other code handles it."""
 
 
 def run_recipe(main: Callable[[Sequence[str]], int]) -> None:
     """Runs a recipe's `main(argv)` as a command: user errors become one line and exit code 2.
 
-    SIGTERM ends it like Ctrl-C, and after 8 s also where something does not let go, which no result on disk minds. When
-    nobody reads what it prints any more (`| head`), it ends without a word and with exit code 141.
+    SIGTERM ends it like Ctrl-C, and by force after 8 s; results on disk stay valid. When its output pipe is closed (`| head`),
+    it ends silently with exit code 141.
     """
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be UTF-8; sys.stderr has it so anyway
+        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be UTF-8; sys.stderr escapes by default
     signal.signal(signal.SIGTERM, _terminate)
     end_of_imports()
     set_aside()
@@ -50,7 +50,7 @@ def run_recipe(main: Callable[[Sequence[str]], int]) -> None:
 
 
 def _exit_code(main: Callable[[Sequence[str]], int]) -> int | str | None:
-    """What `main` returns, or what stands for the exception that ended it, of which the user has been told."""
+    """The result of `main`, or the exit code for the exception that ended it, after printing its message."""
     try:
         return main(sys.argv[1:])
     except SystemExit as ending:  # argparse's, after --help or a wrong option
@@ -64,26 +64,26 @@ def _exit_code(main: Callable[[Sequence[str]], int]) -> int | str | None:
     except TerminatedError:
         print("terminated; the same command goes on where this one stopped", file=sys.stderr)
         sys.stdout.flush()
-        os._exit(EXIT_TERMINATED)  # all is left as it should be; unloading the libraries would take its time
+        os._exit(EXIT_TERMINATED)  # nothing is left to clean up, and unloading the libraries takes long
 
 
 def _has_lost_its_reader(descriptor: int) -> bool:
-    """Whether a standard stream is a pipe whose other end is closed."""
+    """True if a standard stream is a pipe whose other end is closed."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _discard_output() -> None:
-    """Lets Python's own flush at the end go nowhere instead of failing."""
+    """Redirects the standard streams to /dev/null, so that Python's final flush does not fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in STANDARD_STREAMS:
         os.dup2(nowhere, descriptor)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # a second one would break the clean end
-    # Not threading's: its locks may be held by the very thread that this has interrupted.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # a second signal must not interrupt the clean-up
+    # Not threading.Thread: the interrupted main thread may hold its locks.
     _thread.start_new_thread(_end_anyway, ())
     raise TerminatedError
 

@@ -1,6 +1,6 @@
-"""The start of a command, before `cli.run_recipe` takes over.
+"""The start of a command, before `run_recipe` takes over.
 
-Ctrl-C while libraries are imported ends the command with one line, and threads sleep while they wait for each other.
+Ctrl-C during imports ends the command with one line, and threads sleep while they wait for each other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INTERRUPTED = "interrupted; the same command goes on where this one stopped"
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Wraps the imports of a script: no garbage collection, and what `begin_command` does."""
+    """Wraps the imports of a script: pauses garbage collection and calls `begin_command`."""
     with no_collection():
         begin_command()
         try:
@@ -31,10 +31,9 @@ def importing() -> Iterator[None]:
 
 
 def begin_command() -> None:
-    """From here to `end_of_imports`, Ctrl-C ends the process at once with one line and exit code 130.
+    """Until `end_of_imports`, Ctrl-C ends the process at once with one line and exit code 130: no work has begun yet.
 
-    Nothing has been done yet that could be left half-done. Where Ctrl-C is ignored or handled by the caller, that stays.
-    Libraries that are loaded from here on find the settings of threads.py.
+    A caller's own handling of Ctrl-C is kept. Libraries that are loaded afterwards find the settings of threads.py.
     """
     sleep_while_waiting()
     if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -52,6 +51,6 @@ def _in_main_thread() -> bool:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    # An exception would not do: libraries catch whatever goes wrong while they look for optional modules.
+    # Not an exception: libraries catch all exceptions while they look for optional modules.
     os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(EXIT_INTERRUPTED)

@@ -18,9 +18,9 @@ COLUMNS = ("image_id", "image", "reason", "key")
 
 
 def read_failures(path: Path) -> list[Failure]:
-    """Rows of a failures.csv, [] when there is none; of one that was cut short, those that are whole.
+    """Rows of a failures.csv, [] if there is none; of a truncated file, the complete rows.
 
-    Raises UserError when it is not one.
+    Raises UserError if the file is something else.
     """
     if not path.exists():
         return []
@@ -32,13 +32,13 @@ def read_failures(path: Path) -> list[Failure]:
 
 
 def all_failures(folder: Path) -> dict[str, Failure]:
-    """The failures in a stage's folder by image name; those that shards list are newer than failures.csv. Raises UserError."""
+    """The failures in a stage's folder by image name; entries of shares are newer than failures.csv. Raises UserError."""
     paths = (folder / FAILURES_FILE, *sorted(folder.glob(FAILURES_OF_SHARDS)))
     return {failure.image: failure for path in paths for failure in read_failures(path)}
 
 
 def write_failures(path: Path, failures: Iterable[Failure]) -> None:
-    """Writes a failures.csv, or removes it when there are none; names that are not UTF-8 are escaped. Raises UserError."""
+    """Writes a failures.csv, or removes it if there are no failures; escapes names that are not UTF-8. Raises UserError."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = [(failure.image_id, failure.image, failure.reason, failure.key) for failure in failures]
@@ -51,7 +51,7 @@ def write_failures(path: Path, failures: Iterable[Failure]) -> None:
 
 
 def _rows(text: str) -> list[list[str]] | None:
-    """The whole rows below the header; None when the text is not the beginning of a failures file."""
+    """The complete rows below the header; None if the text is not the beginning of a failures file."""
     header = f"{','.join(COLUMNS)}\n"
     if not text.startswith(header):
         return [] if header.startswith(text) else None

@@ -1,4 +1,4 @@
-"""What a stage's per-image loop asks of the run it is part of, in the command's own process or in a worker of an engine."""
+"""The interface between a stage's per-image loop and its run, in the command's process or in a worker of an engine."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Status = Literal["made", "reused", "known", "left_out", "failed"]
 
 @dataclass(frozen=True)
 class Failure:
-    """One row of failures.csv. key: hash of what was tried, so that changed input or settings are tried anew.
+    """One row of failures.csv. key: hash of input and settings; when it changes, the image is tried again.
 
-    An empty key: nothing was hashed, or the worker may be to blame; the next run tries the image again.
+    An empty key means that nothing was hashed or that the worker may be at fault; the next run tries the image again.
     """
 
     image_id: str
@@ -37,12 +37,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one image ended: the only thing that comes back from a per-image loop.
+    """The outcome of one image.
 
-    status: "made" and "reused": its result is on disk and today's; "known": it failed before, and nothing it depends on has
-        changed; "left_out": only failed images are redone, and it was none; "failed": see `reason`.
-    image: the record's name. key: as Failure's, "" when the image failed before it was hashed. traceback: of an error that is
-    nobody's input's fault. seconds: the image took. worker: who worked on it, "" in the command's own process.
+    status: "made" and "reused": the result on disk is current; "known": the image failed before, and nothing that it depends on
+        has changed; "left_out": `--retry-failed` is set and the image had not failed; "failed": see `reason`.
+    image: the record's name. key: as in Failure, "" if the image failed before it was hashed. traceback: of an error that the
+    input did not cause. seconds: time spent. worker: name of the worker, "" for the command's own process.
     """
 
     image: str
@@ -55,13 +55,13 @@ class Outcome:
 
 
 class ImageLoop(ABC):
-    """Hands a stage its images and turns what happens to each into one Outcome.
+    """Gives a stage its images and turns what happens to each into one Outcome.
 
-    A stage asks `images()` for the images, wraps each in `guard(record)`, asks `is_needed` whether there is work to do and
-    says `finished` when the result is on disk.
+    A stage iterates over `images()`, wraps each image in `guard(record)`, calls `is_needed` to see whether there is work to do,
+    and `finished` when the result is on disk.
 
-    device: `device` setting that an engine has chosen for this process; "" leaves the choice to the stage's settings.
-    memory_share: share of the device's memory that is this process's, over 0 to 1; other workers have the rest.
+    device: the `device` setting that an engine has chosen for this process; "": the stage's own setting.
+    memory_share: share of the device's memory that this process may use, over 0 to 1.
     """
 
     device = ""
@@ -74,18 +74,18 @@ class ImageLoop(ABC):
 
     @abstractmethod
     def images(self) -> Iterator[ImageRecord]:
-        """Images to look at, in order; each is begun (`_begin`) before it is handed out."""
+        """The images to process, in order; implementations call `_begin` before they yield one."""
 
     @abstractmethod
     def _known(self, record: ImageRecord) -> Failure | None:
-        """What an earlier run says went wrong with the image."""
+        """The image's failure in an earlier run, if any."""
 
     @abstractmethod
     def _ended(self, record: ImageRecord, outcome: Outcome) -> None:
-        """Notes what became of the image."""
+        """Records the outcome of the image."""
 
     def is_needed(self, record: ImageRecord, key: str, is_current: bool) -> bool:
-        """Whether the image must be worked on. key: hash of all the result depends on; is_current: a result with it exists."""
+        """True if the image must be processed. key: hash of all that the result depends on; is_current: a result exists."""
         self._key = key
         known = self._known(record)
         if is_current:
@@ -102,10 +102,10 @@ class ImageLoop(ABC):
 
     @contextmanager
     def guard(self, record: ImageRecord) -> Iterator[None]:
-        """Keeps what goes wrong with one image from the others; a UserError concerns the whole run and passes.
+        """Turns errors of one image into its outcome. A UserError concerns the whole run and is not caught.
 
-        A lack of memory is not remembered as the image's fault: other processes may have had it. Raises DeviceError when the
-        GPU fails for good, since it would fail all further images of this process.
+        Out of memory is not remembered as the image's fault: other processes may have used the memory. Raises DeviceError when
+        the GPU fails permanently, since all further images of this process would fail.
         """
         is_short_of_memory = False
         try:
@@ -120,11 +120,11 @@ class ImageLoop(ABC):
             elif (failure := gpu_failure()) is not None:
                 raise DeviceError(f"{record.name}: {failure}; {GPU_REMEDY}") from error
             self._end(record, "failed", f"{type(error).__name__}: {error}".splitlines()[0], traceback_text(error))
-        if is_short_of_memory:  # here and not above, where the error still holds on to the tensors
+        if is_short_of_memory:  # not in the handler above, where the error still refers to the tensors
             release_cached_memory()
 
     def finished(self, record: ImageRecord) -> None:
-        """Notes that the image's result is on disk."""
+        """Records that the image's result is on disk."""
         self._end(record, "made")
 
     def _begin(self) -> None:
@@ -136,7 +136,7 @@ class ImageLoop(ABC):
 
 
 def read_ahead(records: Iterable[ImageRecord], count: int = READ_AHEAD) -> Iterator[ImageRecord]:
-    """The records, while the files of the next `count` are already being read; `read` gives what came of it."""
+    """Yields the records while a thread reads the files of the next `count`; `read` then returns the content."""
     waiting: deque[ImageRecord] = deque()
     with ThreadPoolExecutor(1, "read_ahead") as reader:
         try:

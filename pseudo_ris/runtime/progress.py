@@ -1,4 +1,4 @@
-"""How far a run is, for who watches: the progress line, and the status file beside the results."""
+"""Progress of a run: the line on a terminal, and the status file beside the results."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from pseudo_ris.runtime.status_file import Status, write_status
 LINE_SECONDS = 0.25
 BEAT_SECONDS = 2.0
 PLAIN_SECONDS = 60.0
-"""How often a line is printed where there is no terminal that could show one that changes."""
+"""Interval of the plain lines that are printed without a terminal."""
 PACE_SECONDS = 120.0
 
 
 class Workers(Protocol):
-    """Who does the work of a run, when that is not the command's own process.
+    """The processes that do the work of a run with an engine.
 
-    name: setting `engine`. count: how many should be there. dashboard: address of one, "" without.
+    name: setting `engine`. count: configured number. dashboard: address of Ray's dashboard, "" without one.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Workers(Protocol):
 
     @property
     def alive(self) -> int:
-        """How many are there; cheap, and may be asked in any thread."""
+        """Number of running processes; cheap and thread-safe."""
 
 
 class ProgressLine:
-    """The line on a terminal while it is entered; none where there is no terminal.
+    """The progress line on a terminal while entered; nothing without a terminal.
 
     Args:
-        state: how far the run is. It is asked now and then.
+        state: returns the progress of the run; called a few times per second.
     """
 
     def __init__(self, state: Callable[[], Status]) -> None:
@@ -61,7 +61,7 @@ class ProgressLine:
         self._line.__exit__()
 
     def step(self) -> None:
-        """One image more has ended."""
+        """Counts one more image."""
         if not self._line.visible:
             return
         note = None
@@ -74,12 +74,12 @@ class ProgressLine:
 
 
 class Heartbeat:
-    """Keeps the status file up to date while it is entered, in a thread of its own, so that no image waits for it.
+    """Updates the status file in its own thread while entered, so that no image waits for it.
 
-    The file goes when the run ends, and stays when it ends with an error. That it cannot be written ends no run.
+    The file is removed when the run ends, and stays after an error. A file that cannot be written does not end the run.
 
     Args:
-        state: how far the run is; asked in another thread. Its rate is filled in here.
+        state: returns the progress of the run; called in another thread. The rate is filled in here.
     """
 
     def __init__(self, path: Path, state: Callable[[], Status]) -> None:
@@ -120,13 +120,13 @@ class Heartbeat:
 
 
 class Pace:
-    """How fast a number has grown in the last two minutes."""
+    """Growth rate of a number over the last two minutes."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def rate(self, now: float, number: int) -> float:
-        """Per second. now: seconds on a clock that only goes forward."""
+        """Growth per second. now: monotonic time, seconds."""
         self._seen.append((now, number))
         while len(self._seen) > 2 and now - self._seen[1][0] >= PACE_SECONDS:
             self._seen.popleft()

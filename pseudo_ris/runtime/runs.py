@@ -31,30 +31,30 @@ SHOWN_FAILURES = 5
 SHOWN_WORKERS = 20
 WRITE_SECONDS = 1.0
 SHARE_OF_WRITING = 0.05
-"""Of the time: with very many failures their file is written less often than every WRITE_SECONDS."""
+"""Largest share of the time spent on writing failures: with very many, the file is written less often."""
 
 
 class Keeper(Protocol):
-    """Who looks after finished results."""
+    """Looks after finished results."""
 
     def is_unchanged(self, record: ImageRecord) -> bool:
-        """Whether the image's result is known to be today's without a look at the image; asked before any is handed out."""
+        """True if the image's result is known to be current without reading the image; called before images are handed out."""
 
     def settled(self, record: ImageRecord, outcome: Outcome) -> None:
-        """An image has ended, and the run has taken note of it."""
+        """Called when an image has ended and the run has recorded it."""
 
 
 class Run(ImageLoop):
     """One stage over a list of images.
 
-    It hands the images to a per-image loop itself (`images`, see ImageLoop), or its images are worked on elsewhere and their
-    outcomes come back by `take`. A failed image is written to `<folder>/failures.csv`, and the run goes on. While it is entered
-    it says how far it is in `<folder>/.status.json`; the folder must be its own until it is left.
+    The images are processed by a per-image loop in this process (`images`, see ImageLoop), or elsewhere, with their outcomes
+    passed to `take`. Failed images are written to `<folder>/failures.csv`, and the run continues. While entered, the run writes
+    its progress to `<folder>/.status.json`; no other run may use the folder meanwhile.
 
     Args:
-        records: all images of the stage, also where only a shard of them is worked on (ids must differ across shards, too).
-        shard: which of them this run works on. Each shard has a failures file of its own, which starts from what
-            failures.csv says of its images; the next run on all images takes the shards' files into failures.csv.
+        records: all images of the stage, also when the run processes only a share of them (ids must differ across shares too).
+        shard: the share of the images that this run processes. Each share has its own failures file, which starts from its
+            images' entries in failures.csv; the next run on all images merges these files into failures.csv.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class Run(ImageLoop):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Leaves the folder as the next run needs it; without an error nothing that speaks of this run stays."""
-        with suppress(UserError):  # `close` has written, or the run ends with an error already
+        """Leaves the folder ready for the next run; after a run without an error, no file of it but the results stays."""
+        with suppress(UserError):  # `close` has written already, or the run ends with an error anyway
             self._write()
         self._heartbeat.__exit__(kind, error, trace)
         if kind is None and self.shard.is_whole:
@@ -104,7 +104,7 @@ class Run(ImageLoop):
                     left_by_a_killed_shard.unlink()
 
     def images(self) -> Iterator[ImageRecord]:
-        """Images to look at, in order, under a progress line; a few are read ahead."""
+        """The images to process, in order, with a progress line; the next few are read ahead."""
         ahead = read_ahead(self.usable())
         with self.progress():
             for record in ahead:
@@ -112,7 +112,7 @@ class Run(ImageLoop):
                 yield record
 
     def usable(self) -> list[ImageRecord]:
-        """The images that must be looked at; takes note of the others: unusable ids, results that are known to be today's."""
+        """The images to process; records the others: those with unusable ids or with results known to be current."""
         found = []
         for record in self.records:
             if record.name in self._unusable:
@@ -124,7 +124,7 @@ class Run(ImageLoop):
         return found
 
     def take(self, record: ImageRecord, outcome: Outcome) -> None:
-        """Notes what became of an image, here or in a worker."""
+        """Records the outcome of an image, from this process or a worker."""
         self.counts[outcome.status] += 1
         if outcome.worker:
             self._share_of(outcome.worker).add(outcome)
@@ -143,18 +143,18 @@ class Run(ImageLoop):
             self.keeper.settled(record, outcome)
 
     def died(self, death: Died) -> None:
-        """Notes that a worker has died; what becomes of its image is told by `take`."""
+        """Records that a worker died; `take` gets the outcome of its image."""
         self._share_of(death.worker).deaths += 1
         if death.retired:
             print(f"{death.worker} is out of service: {death.reason}", file=sys.stderr)
 
     def current(self) -> list[ImageRecord]:
-        """Images whose result on disk is today's, in order: all that may be put together."""
+        """Images whose result on disk is current, in order: those to assemble."""
         return [record for record in self.records if record.name in self._current]
 
     @contextmanager
     def progress(self, workers: Workers | None = None) -> Iterator[None]:
-        """Shows how far the run is while images are worked on. workers: who does that, where it is not this process."""
+        """Shows progress while images are processed. workers: the processes that do it; None for this process."""
         self._workers, self._first_image = workers, time.monotonic()
         try:
             with ProgressLine(self.status) as self._line:
@@ -163,7 +163,7 @@ class Run(ImageLoop):
             self._line = self._workers = None
 
     def status(self) -> Status:
-        """How far the run is, without its rate; may be asked in any thread."""
+        """The progress of the run, without its rate; thread-safe."""
         workers = self._workers
         return Status(
             stage=self.stage,
@@ -181,7 +181,7 @@ class Run(ImageLoop):
         )
 
     def close(self) -> int:
-        """Prints what happened to the images and returns the exit code: 0, or 3 when images failed."""
+        """Prints the summary and returns the exit code: 0, or 3 when images failed."""
         self._write()
         if self.shard.is_whole:
             self.tracebacks.close()
@@ -191,7 +191,7 @@ class Run(ImageLoop):
             return 0
         for failure in self._ordered_failures()[:SHOWN_FAILURES]:
             print(f"  {failure.reason}")
-        print(f"  all in {self.path}; mend them and add --retry-failed to redo just those")
+        print(f"  all in {self.path}; fix them and add --retry-failed to process only those")
         if self.tracebacks.are_there():
             print(f"  tracebacks in {self.tracebacks.folder}")
         return EXIT_FAILURES
@@ -235,7 +235,7 @@ class Run(ImageLoop):
             self._is_written = False
 
     def _take_in_failures(self) -> None:
-        """Reads what earlier runs, or shards, say of this run's images; what a shard says is newer than failures.csv."""
+        """Reads the failures from earlier runs and shares; a share's entries are newer than failures.csv's."""
         of_shards = sorted(self.folder.glob(FAILURES_OF_SHARDS)) if self.shard.is_whole else [self.path]
         said = [failure for path in (self.folder / FAILURES_FILE, *of_shards) for failure in read_failures(path)]
         names = {failure.image for failure in said}
@@ -250,11 +250,11 @@ class Run(ImageLoop):
         self.tracebacks.take_in(failed, None if self.shard.is_whole else {record.image_id for record in self.records})
 
     def _ordered_failures(self) -> list[Failure]:
-        """By name, as images are: so the file does not depend on how often, or in how many shards, they were run."""
+        """Sorted by name, so that the file does not depend on the number of runs and shares."""
         return [self.failures[name] for name in sorted(self.failures)]
 
     def _write(self) -> None:
-        """Writes the failures where they have changed; not to be called for each."""
+        """Writes the failures if they have changed; too slow to call for each failure."""
         if self._is_written:
             return
         begun = time.monotonic()
@@ -265,7 +265,7 @@ class Run(ImageLoop):
 
 @dataclass
 class _Share:
-    """What a worker has done. seconds: for those that were made."""
+    """What a worker has done. seconds: total time of the images that it made."""
 
     made: int = 0
     failed: int = 0

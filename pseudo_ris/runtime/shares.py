@@ -1,7 +1,7 @@
-"""Several runs on one folder: which images a shard works on, and which runs may be at work at the same time.
+"""Several runs on one folder: the images of each share, and which runs may run at the same time.
 
-Locks are flock's, so they end with the process however it ends. `.lock` is held only for the moment in which a run begins or
-ends; a run at work holds `.lock.<role>`. Both are empty and are removed by whoever needs them last.
+Locks use flock, so they end with the process, however it ends. A run holds `.lock` only while it starts or ends, and
+`.lock.<role>` while it runs. Both files are empty; the last user removes them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Shard:
-    """The share `index` of `count` of a stage's images: every count-th, from the index-th on. 0 of 1 is all of them."""
+    """Share `index` of `count` of a stage's images: every count-th image, from the index-th on. 0 of 1 is all of them."""
 
     index: int = 0
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The shard of a `shard` setting "K/N". Raises UserError."""
+        """Parses a `shard` setting "K/N". Raises UserError."""
         match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
         if match is None or int(match[1]) >= int(match[2]):
             raise UserError(f"--shard {text}: must be K/N with 0 <= K < N, for example 0/2 and 1/2 for two processes")
@@ -44,22 +44,22 @@ class Shard:
 
     @property
     def file_name(self) -> str:
-        """The shard as part of a file name."""
+        """The share as part of a file name."""
         return f"{self.index}-of-{self.count}"
 
     @property
     def is_whole(self) -> bool:
-        """Whether this is all images."""
+        """True if this is all images."""
         return self.count == 1
 
     @property
     def closing(self) -> str:
-        """What is left to do after this shard, as the end of a sentence; "" when nothing is."""
+        """What remains to be done after this share, as the end of a sentence; "" if nothing does."""
         left = "; when all shards have ended, the same command without --shard puts the files together"
         return "" if self.is_whole else left
 
     def pick(self, items: Sequence[Item]) -> list[Item]:
-        """The shard's items, in order."""
+        """The items of the share, in order."""
         return list(items[self.index :: self.count])
 
 
@@ -68,9 +68,9 @@ ALL = Shard()
 
 @contextmanager
 def working_in(folder: Path, shard: Shard) -> Iterator[None]:
-    """Holds `folder`, which is created, for a run that writes to it. Shards of one count may be at work side by side.
+    """Creates and locks `folder` for a run that writes to it. Shares of the same count may run side by side.
 
-    Raises UserError at once when another run is at work that excludes this one, or the folder cannot be written to.
+    Raises UserError at once when another run excludes this one, or the folder cannot be written to.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,18 +80,18 @@ def working_in(folder: Path, shard: Shard) -> Iterator[None]:
 
 @contextmanager
 def reading_from(folder: Path) -> Iterator[None]:
-    """Holds `folder` for a run that reads from it; others may read too. A folder that nobody here can write to needs no lock.
+    """Locks `folder` for a run that reads from it; other runs may read too. A folder without write access needs no lock.
 
-    Raises UserError at once when a run is at work that writes to it.
+    Raises UserError at once when a run writes to it.
     """
     with _at_work(folder, READERS, fcntl.LOCK_SH) if os.access(folder, os.W_OK) else nullcontext():
         yield
 
 
 def roles_at_work(folder: Path) -> set[str]:
-    """The runs at work in a folder: READERS, and the `file_name` of shards. Waits for the moment in which one begins or ends.
+    """The current runs in a folder: READERS, and the `file_name` of shares. Waits while a run starts or ends.
 
-    Raises OSError where the locks cannot be looked at, as by somebody who may not write there.
+    Raises OSError when the locks cannot be opened, for example without write access.
     """
     if not any(folder.glob(f"{LOCK}.*")):
         return set()
@@ -120,7 +120,7 @@ def _at_work(folder: Path, role: str, mode: int) -> Iterator[None]:
 
 
 def _agree(role: str, other: str) -> bool:
-    """Whether runs of these roles may be at work at the same time: two readers, or two different shards of the same count."""
+    """True if runs of these roles may run at the same time: two readers, or two different shares of the same count."""
     if READERS in (role, other):
         return role == other
     return role != other and role.partition("-of-")[2] == other.partition("-of-")[2]
@@ -128,7 +128,7 @@ def _agree(role: str, other: str) -> bool:
 
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
-    """One run at a time looks at who is at work; waits for the moment that takes."""
+    """Lets one run at a time inspect and change the locks; waits for its turn."""
     path = folder / LOCK
     while True:
         with path.open("wb") as file:
@@ -144,7 +144,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 def _is_still(file: BinaryIO, path: Path) -> bool:
-    """Whether `path` names the open file; a run that waited for it may hold one that the run before has removed."""
+    """True if `path` names the open file; a run that waited for it may hold one that the previous run has removed."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

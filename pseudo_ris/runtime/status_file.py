@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes: `<folder>/.status.json`, of a shard `.status.K-of-N.json`."""
+"""Progress of a run while it runs: `<folder>/.status.json`, for a share `.status.K-of-N.json`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STATUS_FILES = ".status*.json"
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is.
+    """Progress of a run.
 
-    host, pid: of the driver. started, updated: seconds since 1970 by its clock. total: images of the run. counts: of those that
-    have ended, by Outcome.status. failed: on the list of failures, earlier runs' included. rate: images a second, lately.
-    engine: setting of that name. alive, workers: its worker processes that are there, and that should be; 0 without an engine.
-    dashboard: address of Ray's, "" without one.
+    host, pid: of the driver. started, updated: Unix times by its clock, seconds. total: number of images. counts: ended images
+    by Outcome.status. failed: number of listed failures, including earlier runs'. rate: recent images per second. engine: the
+    setting. alive, workers: running and configured worker processes; 0 without an engine. dashboard: address of Ray's
+    dashboard, "" without one.
     """
 
     stage: str
@@ -40,17 +40,17 @@ class Status:
 
     @property
     def ended(self) -> int:
-        """Images that this run is done with."""
+        """Number of images that have ended."""
         return sum(self.counts.values())
 
     @property
     def seconds_left(self) -> float | None:
-        """Until all images have ended, at the present rate; None where there is none."""
+        """Estimated seconds until all images have ended; None without a rate."""
         return (self.total - self.ended) / self.rate if self.rate else None
 
     @property
     def workers_in_words(self) -> str:
-        """For a person, "" without an engine."""
+        """Running workers as text, "" without an engine."""
         return f"{self.alive} of {self.workers} workers" if self.workers else ""
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Status:
 
 
 def status_path(folder: Path, shard: Shard) -> Path:
-    """Where a run of the shard says how far it is."""
+    """Path of the status file of a run of the share."""
     return folder / (".status.json" if shard.is_whole else f".status.{shard.file_name}.json")
 
 
@@ -76,7 +76,7 @@ def write_status(path: Path, status: Status) -> None:
 
 
 def read_status(path: Path) -> Status | None:
-    """None when there is none, or none that this version has written."""
+    """Reads a status file; None if there is none, or none that this version can read."""
     try:
         return Status(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a training: noted while a step is under way, answered at once otherwise."""
+"""Ctrl-C and SIGTERM during training: deferred while a step runs, handled at once otherwise."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ANSWER_SECONDS = 8.0
-"""How long a process that is to stop at once may take before it is ended by force."""
+"""Time after which a process that should stop at once is ended by force."""
 POLL_SECONDS = 0.1
 GRACE = 5
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 class StoppedError(BaseException):
-    """The process is to stop at once; raised wherever its main thread is. No Exception, so that nothing else handles it."""
+    """Raised in the main thread when the process should stop at once. Not an Exception, so that no other code handles it."""
 
 
 class StopRequest:
-    """Whether this process was asked to end, and by which signal: `signal`, 0 for none.
+    """Records whether this process was asked to end, and by which signal: `signal`, 0 for none.
 
-    A request is noted. Inside `at_once` it also raises StoppedError, and when that has no effect for ANSWER_SECONDS, because
-    the main thread waits in a library for another process or for the disk, the process is ended with the exit code
-    128 + signal.
+    Inside `at_once`, a request also raises StoppedError. If that has no effect for ANSWER_SECONDS, because the main thread
+    waits in a library for another process or for the disk, the process ends with exit code 128 + signal.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class StopRequest:
         self._over = threading.Event()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """As a signal's handler. Torchrun repeats the signal to its processes, so only the first one counts."""
+        """Signal handler. Torchrun repeats the signal to its processes, so only the first one counts."""
         if self.signal:
             return
         self.signal = number
@@ -45,7 +44,7 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within it, a signal raises StoppedError, also one that was noted before."""
+        """Inside, a signal raises StoppedError, also one that was recorded before."""
         with self._mode(at_once=True):
             if self.signal:
                 raise StoppedError
@@ -53,7 +52,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within it, a signal is only noted."""
+        """Inside, a signal is only recorded."""
         with self._mode(at_once=False):
             yield
 
@@ -66,7 +65,7 @@ class StopRequest:
             self._at_once = before
 
     def _end_when_stuck(self, received: int) -> None:
-        """Ends the process when it is asked to stop at once and does not. Runs in a thread of its own.
+        """Ends the process when it should stop at once and does not. Runs in its own thread.
 
         Python runs a handler only between two instructions of the main thread, but writes the signal's number to the pipe
         `received` as soon as it arrives.
@@ -85,7 +84,7 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Ctrl-C and SIGTERM make a StopRequest, instead of ending the process. For the main thread."""
+    """Turns Ctrl-C and SIGTERM into a StopRequest instead of ending the process. Call it in the main thread."""
     request = StopRequest()
     received, sent = os.pipe()
     os.set_blocking(sent, False)
@@ -107,9 +106,9 @@ def stop_request() -> Iterator[StopRequest]:
 
 
 def outlive_stop(worker: int) -> None:
-    """For a loader's workers: asked to end, they go on for GRACE seconds, so that the process that trains can end its step.
+    """Lets a data loader's worker continue for GRACE seconds after a signal, so that the training process can end its step.
 
-    When that process is killed they end at once, where the system supports it: they share its lock on the output folder.
+    When the training process is killed, the worker ends at once (on Linux), since it shares the lock on the output folder.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "prctl"):
@@ -117,5 +116,5 @@ def outlive_stop(worker: int) -> None:
     signal.set_wakeup_fd(-1)  # the pipe of stop_request is the training process's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
-    # With exit code 0, since another one would end the process that trains, too.
+    # Exit code 0, since any other would end the training process too.
     signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))

@@ -1,4 +1,4 @@
-"""Tracebacks of images that failed for a reason that is not the image's: as text, and kept on disk."""
+"""Tracebacks of images that failed for a reason other than the image: as text, and on disk."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FUTURES = str(Path(concurrent.futures.__file__).parent)
 
 
 def traceback_text(error: BaseException) -> str:
-    """The traceback of a caught error, without the frame that caught it and those of the pool that reads files ahead.
+    """The traceback of a caught error, without the frame that caught it and the frames of the read-ahead pool.
 
-    What is left does not depend on which process worked on the image.
+    The result does not depend on the process that handled the image.
     """
     described = traceback.TracebackException.from_exception(error)
     described.stack = traceback.StackSummary.from_list(described.stack[1:])
@@ -37,14 +37,14 @@ class Tracebacks:
         self._ids: set[str] = set()
 
     def are_there(self) -> bool:
-        """Whether there are any, also of other shards."""
+        """True if there are any, also of other shares."""
         return any(self.folder.glob(f"[!.]*{SUFFIX}"))
 
     def take_in(self, failed: Collection[str], among: Collection[str] | None = None) -> None:
-        """Takes over what earlier runs have left, and removes that of images that have not failed. Raises UserError.
+        """Adopts the files of earlier runs, and removes those of images that have not failed. Raises UserError.
 
-        failed, among: image ids. among: the only ones to look at, as other shards may be at work; None: there are none, and
-        what is half-written is cleared, too.
+        failed, among: image ids. among: the only ids to consider, when other shares may run; None: no other share runs, and
+        half-written files are removed too.
         """
         there = [path for path in self.folder.glob(f"[!.]*{SUFFIX}") if among is None or path.stem in among]
         half_written = self.folder.glob(f".*{TEMPORARY_SUFFIX}") if among is None else ()
@@ -54,19 +54,19 @@ class Tracebacks:
                 path.unlink()
 
     def keep(self, image_id: str, text: str) -> None:
-        """Writes the traceback of an image that has failed. Raises UserError."""
+        """Writes the traceback of a failed image. Raises UserError."""
         write_atomic(self._path(image_id), text)
         self._ids.add(image_id)
 
     def remove(self, image_id: str) -> None:
-        """Removes that of an image, which need not have one and whose id need not name a file. Raises UserError."""
+        """Removes the traceback of an image if it has one; its id need not be a valid file name. Raises UserError."""
         if image_id in self._ids:
             with writing(self.folder):
                 self._path(image_id).unlink(missing_ok=True)
             self._ids.discard(image_id)
 
     def close(self) -> None:
-        """Removes the folder when it is empty. Other shards must not be at work: they may be about to write to it."""
+        """Removes the folder if it is empty. Call it only when no other share runs, which may be about to write to it."""
         with suppress(OSError):
             self.folder.rmdir()
 
