@@ -1,38 +1,35 @@
-"""`--engine ray`: workers on the machines of a Ray cluster, fed by Ray Data.
+"""`--engine ray`: workers on the machines of a Ray cluster, one actor each.
 
 The only module that imports Ray. All machines must have this checkout, the same Python environment and the run's files at the
-same paths. What happens when something breaks: the child process of a worker is restarted by its Supervisor, a worker by Ray,
-where there is room for it; the images that it had are missing from this round's reports and are tried again in the next.
+same paths. Failures: a worker's Supervisor restarts its child process; the engine replaces an actor that is lost. The images
+that a lost actor had are missing from this round's reports and are tried again in the next.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 import socket
 import threading
 import time
-import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
-
-import pyarrow as pa
+from typing import Any
 
 from pseudo_ris.config import EngineConfig
 from pseudo_ris.errors import UserError
-from pseudo_ris.runtime.engine.job import Died, Job, Report, Stopped, Task
+from pseudo_ris.runtime.engine.job import Died, HandedBack, Job, Report, Stopped, Task
 from pseudo_ris.runtime.engine.ray_share import Share, share_of
 from pseudo_ris.runtime.engine.supervisor import Supervisor
 
-# Ray reads them when it is imported or started: no reports to its makers, no lines of its own on the terminal.
+# Ray reads them when it is imported or started: no usage reports, no output of its own on the terminal.
 for _variable, _value in (
     ("RAY_USAGE_STATS_ENABLED", "0"),
     ("RAY_BACKEND_LOG_LEVEL", "fatal"),
@@ -41,37 +38,30 @@ for _variable, _value in (
     os.environ.setdefault(_variable, _value)
 try:
     import ray
-    import ray.data
-    from ray.data._internal.execution.execution_callback import ExecutionCallback
-    from ray.util.annotations import RayDeprecationWarning
 except ImportError as error:
     raise UserError(f'--engine ray needs Ray ({error}): pip install "pseudo-ris[scale]"') from error
 
 ANSWER_SECONDS = 10.0
 START_SECONDS = 300.0
-"""How long nobody may be at work, at the start or after a loss, before a pass over the images is given up."""
-IMAGES_OF_A_PASS = 5_000
-"""For each worker; a pass starts its workers anew, and takes those of machines that have come."""
-LARGEST_PASS = 1_000_000
+"""How long the run waits while no worker is running, at the start or after a loss, before it gives up."""
+LOOK_SECONDS = 15.0
+"""How often the engine looks for machines that have joined the cluster."""
+WAIT_SECONDS = 1.0
 LARGEST_BUNDLE = 64
 BUNDLES_OF_A_WORKER = 32
-"""At least so many in a pass, so that at its end no worker waits long for the others."""
+"""Each worker gets at least this many bundles, so that all workers finish at about the same time."""
 BUNDLES_IN_FLIGHT = 2
-"""A worker's, where they have more than one image: the next one waits with the worker."""
+"""Of a worker, if a bundle has more than one image: the next bundle waits at the worker."""
 REPORT_SECONDS = 1.0
 REPORTS_A_SECOND = 100
-"""Of all workers together: each table of reports takes the driver some two milliseconds."""
+"""Of all workers together, to keep the driver's load low."""
 STARTS_OF_A_WORKER = 3
-HAND_BACK_SECONDS = 10.0
-"""How long a worker that is out of service keeps what it is given: it must not take the images of those that work, but hold
-its GPU, so that Ray starts no other worker there."""
 LOCAL_OBJECT_STORE = 256 << 20
 LONGEST_REASON = 300
-TASK, REPORTS = "task", "reports"
 
 
 class WorkersLostError(Exception):
-    """Nobody has been at work for START_SECONDS. any_worked: somebody was, before."""
+    """No worker has run for START_SECONDS. any_worked: at least one ran before."""
 
     def __init__(self, any_worked: bool) -> None:
         super().__init__("no worker is left")
@@ -79,22 +69,21 @@ class WorkersLostError(Exception):
 
 
 class RayEngine:
-    """Workers on a Ray cluster while it is entered. Raises UserError when there is no cluster, or none that can do the work."""
+    """Workers on a Ray cluster while it is entered. Raises UserError if there is no cluster or it has no room for a worker."""
 
     name = "ray"
 
     def __init__(self, job: Job, config: EngineConfig, needed_on_cpu: Callable[[], int]) -> None:
-        """needed_on_cpu: gives the bytes of memory that a worker takes on a CPU."""
+        """needed_on_cpu: returns the bytes of memory that a worker takes on a CPU."""
         self.dashboard = ""
         self._config, self._needed_on_cpu = config, cache(needed_on_cpu)
-        # Ray sets the variable itself, so it has to be read before.
+        # Ray sets the variable itself, so it is read before Ray starts.
         self._job = replace(job, threads=int(os.environ.get("OMP_NUM_THREADS", 0)))
         self._share = Share(0, 0.0, 0.0, 0)
+        self._pool: _Pool | None = None
         self._lost: set[str] = set()
-        self._retired = 0
 
     def __enter__(self) -> RayEngine:
-        _quieten()
         self.dashboard = _connect(self._config.address)
         print(f"Ray dashboard: {self.dashboard or 'there is none'}")
         try:
@@ -106,98 +95,60 @@ class RayEngine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _Watch.stop()
+        if self._pool is not None:
+            self._pool.close()
         ray.shutdown()
 
     @property
     def count(self) -> int:
-        """Workers that the cluster has room for, or that were asked for."""
+        """Workers that the cluster has room for, or that `--workers` asks for."""
         return self._share.count
 
     @property
     def alive(self) -> int:
-        """Workers that are at work."""
-        return _Watch.at_work
+        """Workers that are running."""
+        return self._pool.at_work if self._pool else 0
 
     @property
     def in_service(self) -> int:
-        """Workers that take images: all but those of this pass that were reported as retired."""
-        return self.count - self._retired
+        """Workers that take images: all but those that were reported as retired."""
+        return self.count - (self._pool.retired if self._pool else 0)
 
     def reports(self, tasks: Sequence[Task]) -> Iterator[Report]:
-        """What comes of the tasks, as it comes; none for a task that was lost with the worker that had it.
+        """Yields the report of each task when it comes; none for a task that was lost with its worker.
 
-        A task that had been lost before and is lost again, alone with its worker this time, is reported as Died.
+        A task that was lost before and is lost again while its worker had no other task is reported as Died.
         """
-        start = 0
-        while start < len(tasks):
-            self._look_at_machines()
-            part = tasks[start : start + min(LARGEST_PASS, self.count * IMAGES_OF_A_PASS)]
-            start += len(part)
-            yield from self._pass_over(part)
-
-    def _pass_over(self, tasks: Sequence[Task]) -> Iterator[Report]:
-        self._retired = 0
-        waiting = {task.record.name for task in tasks}
-        suspects = waiting & self._lost
+        suspects = self._lost & {task.record.name for task in tasks}
+        self._pool = pool = _Pool(tasks, alone=bool(suspects), count=self.count)
         try:
-            for report in self._stream(tasks, alone=bool(suspects)):
-                waiting.discard(report.image)
-                self._retired += isinstance(report, Died) and report.retired
-                yield report
+            yield from self._run(pool)
         except WorkersLostError as error:
-            if error.any_worked:
-                return
-            raise UserError(
-                f"Ray has started none of {self.count} workers in {START_SECONDS:g} s, each with {self._share}; see whether "
-                "the cluster is at work for others, or give --workers or --gpus-per-worker that it has room for"
-            ) from error
+            if not error.any_worked:
+                raise UserError(
+                    f"Ray has started none of {self.count} workers in {START_SECONDS:g} s, each with {self._share}; see "
+                    "whether other jobs use the cluster, or give --workers or --gpus-per-worker that it has room for"
+                ) from error
         except ray.exceptions.RayError as error:
-            last_line = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-            raise UserError(f"Ray cannot go on: {last_line}") from error
+            raise UserError(f"Ray cannot go on: {_last_line(error)}") from error
         finally:
-            _Watch.stop()
-        self._lost |= waiting
-        for name in sorted(waiting & suspects):
+            pool.close()
+        self._lost |= pool.lost
+        for name in sorted(pool.lost & suspects):
             yield Died(name, "its Ray worker was lost while it had no other image", blamed=True)
 
-    def _stream(self, tasks: Sequence[Task], alone: bool) -> Iterator[Report]:
-        """alone: a worker holds no more than one image at a time."""
-        share = self._share
-        rows = 1 if alone else bundle_size(len(tasks), share.count)
-        bundles = [tasks[start : start + rows] for start in range(0, len(tasks), rows)]
-        tables = [_table(TASK, [pickle.dumps(task) for task in bundle]) for bundle in bundles]
-        context = _context(share.count)
-        job = replace(
-            self._job,
-            threads=self._job.threads or share.threads,
-            device="cuda" if share.gpus else "",
-            memory_share=share.memory_share,
-        )
-        report_seconds = max(REPORT_SECONDS, share.count / REPORTS_A_SECOND)
-        with ray.data.DataContext.current(context):
-            reports = ray.data.from_arrow(tables).map_batches(
-                _Worker,
-                fn_constructor_args=(job, str(Path.cwd()), report_seconds),
-                batch_size=rows,
-                batch_format="pyarrow",
-                # Where there are few images, none waits behind another.
-                compute=ray.data.ActorPoolStrategy(
-                    size=min(share.count, len(tables)), max_tasks_in_flight_per_actor=1 if rows == 1 else BUNDLES_IN_FLIGHT
-                ),
-                num_cpus=share.cpus,
-                num_gpus=share.gpus,
-                # Ray starts a lost worker again where there is room, but fails its tasks: they could wait for ever.
-                max_restarts=-1,
-                max_task_retries=0,
-            )
-            _Watch.begin()
-            for bundle in reports.iter_internal_ref_bundles():
-                for entry in bundle.blocks:
-                    yield from _read(entry.ref)
+    def _run(self, pool: _Pool) -> Iterator[Report]:
+        looked = -LOOK_SECONDS
+        while pool.has_work:
+            if time.monotonic() - looked > LOOK_SECONDS:
+                self._look_at_machines()
+                looked = time.monotonic()
+            pool.start_missing(self._share, self._job)
+            pool.hand_out()
+            yield from pool.collect()
 
     def _look_at_machines(self) -> None:
-        """Takes the share that a worker gets from the machines there are; where all with GPUs are away, it is left alone."""
+        """Computes each worker's share from the machines of the cluster; unchanged while all machines with GPUs are away."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not self._share.gpus or any(node.get("GPU") for node in nodes):
             self._share = share_of(nodes, self._config, self._needed_on_cpu)
@@ -208,8 +159,127 @@ def bundle_size(images: int, workers: int) -> int:
     return max(1, min(LARGEST_BUNDLE, images // (workers * BUNDLES_OF_A_WORKER)))
 
 
+@dataclass(eq=False)
+class _Member:
+    """An actor of the pool. started: resolves when it runs. bundles: its tasks, in the order in which it works on them."""
+
+    actor: Any
+    started: Any
+    is_running: bool = False
+    is_retired: bool = False
+    bundles: deque[tuple[Any, dict[str, Task]]] = field(default_factory=deque)
+
+    @property
+    def awaited(self) -> Any:
+        """What ray.wait waits for: the start, or the next reports of the oldest bundle; None if the actor is idle."""
+        if not self.is_running:
+            return self.started
+        return self.bundles[0][0] if self.bundles else None
+
+
+class _Pool:
+    """The actors that work on some tasks.
+
+    alone: an actor has at most one task at a time. retired: actors that take no more images; they keep their GPU, so that Ray
+    starts no other actor on it. lost: names of the tasks that were with an actor when it was lost.
+    """
+
+    def __init__(self, tasks: Sequence[Task], alone: bool, count: int) -> None:
+        size = 1 if alone else bundle_size(len(tasks), count)
+        self._bundles = deque(list(tasks[start : start + size]) for start in range(0, len(tasks), size))
+        self._in_flight = 1 if size == 1 else BUNDLES_IN_FLIGHT
+        self._members: list[_Member] = []
+        self._failed_starts = 0
+        self._any_worked = False
+        self._last_at_work = time.monotonic()
+        self.retired = 0
+        self.lost: set[str] = set()
+
+    @property
+    def at_work(self) -> int:
+        """Actors that run."""
+        return sum(member.is_running for member in self._members)
+
+    @property
+    def has_work(self) -> bool:
+        """True while a task waits or is with an actor."""
+        return bool(self._bundles) or any(member.bundles for member in self._members)
+
+    def start_missing(self, share: Share, job: Job) -> None:
+        """Starts actors up to the share's count, but no more than there are bundles for."""
+        idle = sum(not member.bundles and not member.is_retired for member in self._members)
+        job = replace(
+            job, threads=job.threads or share.threads, device="cuda" if share.gpus else "", memory_share=share.memory_share
+        )
+        for _ in range(min(share.count - len(self._members), len(self._bundles) - idle)):
+            actor = _Worker.options(num_cpus=share.cpus, num_gpus=share.gpus, scheduling_strategy="SPREAD").remote(
+                job, str(Path.cwd()), max(REPORT_SECONDS, share.count / REPORTS_A_SECOND)
+            )
+            self._members.append(_Member(actor, actor.started.remote()))
+
+    def hand_out(self) -> None:
+        """Gives waiting bundles to the actors that run, to those with the fewest first."""
+        for held in range(self._in_flight):
+            for member in self._members:
+                if self._bundles and member.is_running and not member.is_retired and len(member.bundles) == held:
+                    bundle = self._bundles.popleft()
+                    member.bundles.append((member.actor.work_on.remote(bundle), {task.record.name: task for task in bundle}))
+
+    def collect(self) -> Iterator[Report]:
+        """Waits for the next reports, starts or losses of actors. Raises WorkersLostError."""
+        members = {member.awaited: member for member in self._members if member.awaited is not None}
+        ready, _ = ray.wait(list(members), num_returns=1, timeout=WAIT_SECONDS, fetch_local=False) if members else ([], [])
+        for awaited in ready:
+            yield from self._take_from(members[awaited])
+        if self.at_work:
+            self._any_worked, self._last_at_work = True, time.monotonic()
+        elif time.monotonic() - self._last_at_work > START_SECONDS:
+            raise WorkersLostError(self._any_worked)
+
+    def close(self) -> None:
+        """Ends all actors at once."""
+        for member in self._members:
+            ray.kill(member.actor)
+        self._members.clear()
+
+    def _take_from(self, member: _Member) -> Iterator[Report]:
+        try:
+            if not member.is_running:
+                ray.get(member.started)
+                member.is_running, self._failed_starts = True, 0
+                return
+            stream, waiting = member.bundles[0]
+            reports = next((ray.get(reference, timeout=START_SECONDS) for reference in stream), None)
+        except ray.exceptions.RayError as error:
+            self._lose(member, error)
+            return
+        if reports is None:
+            member.bundles.popleft()
+            return
+        for report in reports:
+            task = waiting.pop(report.image)
+            if isinstance(report, Died) and report.retired:
+                member.is_retired = True
+                self.retired += 1
+            if isinstance(report, HandedBack) and not all(member.is_retired for member in self._members):
+                self._bundles.append([task])
+            else:
+                yield report
+
+    def _lose(self, member: _Member, error: Exception) -> None:
+        """Drops an actor that does not answer; its tasks are lost. Raises RayError when actors end before they run."""
+        self._members.remove(member)
+        ray.kill(member.actor)
+        self.lost.update(name for _, waiting in member.bundles for name in waiting)
+        if not member.is_running:
+            self._failed_starts += 1
+            if self._failed_starts > STARTS_OF_A_WORKER * (len(self._members) + 1):
+                raise error
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
 class _Worker:
-    """What an actor of Ray Data does with a batch: hands the tasks in it to the process that its Supervisor keeps."""
+    """An actor: hands tasks to the process that its Supervisor keeps."""
 
     def __init__(self, job: Job, folder: str, report_seconds: float) -> None:
         self._report_seconds = report_seconds
@@ -218,91 +288,33 @@ class _Worker:
         if self._missing is None:
             os.chdir(folder)  # paths in settings are relative to it
         self._supervisor = Supervisor(job, self._name, job.config.image_timeout, start_limit=job.config.start_timeout)
-        # A worker's process ends with the thread that started it, so it has one thread of its own.
+        # A worker's process ends with the thread that started it, so one thread starts all of them.
         self._thread = ThreadPoolExecutor(1, "supervisor")
 
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Reports that come within `report_seconds` go back together, in one row: Ray Data hands on rows one by one."""
-        if self._supervisor.is_retired:
-            time.sleep(HAND_BACK_SECONDS)
+    def started(self) -> None:
+        """Returns when the actor runs."""
+
+    @ray.method(num_returns="streaming")
+    def work_on(self, tasks: list[Task]) -> Iterator[list[Report]]:
+        """Yields the tasks' reports in order; those that come within `report_seconds` together."""
         reports, begun = [], time.monotonic()
-        for data in batch[TASK].to_pylist():
-            reports.append(self._thread.submit(self._work_on, pickle.loads(data)).result())
+        for task in tasks:
+            reports.append(self._thread.submit(self._report_of, task).result())
             if time.monotonic() - begun > self._report_seconds:
-                yield _table(REPORTS, [pickle.dumps(reports)])
+                yield reports
                 reports, begun = [], time.monotonic()
         if reports:
-            yield _table(REPORTS, [pickle.dumps(reports)])
+            yield reports
 
-    def _work_on(self, task: Task) -> Report:
+    def _report_of(self, task: Task) -> Report:
         if self._missing is None:
             return self._supervisor.work_on(task)
         place = f"{socket.gethostname()} of the Ray cluster has no {self._missing}"
         return Stopped(task.record.name, f"{place}: all its machines need this checkout and the run's files at the same paths")
 
 
-class _Watch(ExecutionCallback):
-    """Sees that somebody is at work on the pass that is going on; Ray Data itself would wait for ever.
-
-    Ray Data makes its own instances of the class, so what they share with the driver is the class's.
-    """
-
-    at_work: ClassVar[int] = 0
-    _executor: ClassVar[Any] = None
-    _any_worked: ClassVar[bool] = False
-    _last_at_work: ClassVar[float] = 0.0
-
-    @classmethod
-    def begin(cls) -> None:
-        """A pass begins."""
-        cls.at_work, cls._any_worked, cls._last_at_work = 0, False, time.monotonic()
-
-    @classmethod
-    def stop(cls) -> None:
-        """Ends the workers of the pass at once, if it has not come to its end."""
-        executor, cls._executor, cls.at_work = cls._executor, None, 0
-        if executor is not None:
-            executor.shutdown(force=True)
-
-    def before_execution_starts(self, executor: Any) -> None:
-        """Called by Ray Data."""
-        type(self)._executor = executor
-
-    def on_execution_step(self, executor: Any) -> None:
-        """Called by Ray Data several times a second. Raises WorkersLostError."""
-        pools = [pool for operator in executor._topology for pool in operator.get_autoscaling_actor_pools()]
-        cls = type(self)
-        cls.at_work = sum(pool.get_actor_info().active for pool in pools)
-        if cls.at_work:
-            cls._any_worked, cls._last_at_work = True, time.monotonic()
-        elif time.monotonic() - cls._last_at_work > START_SECONDS:
-            raise WorkersLostError(cls._any_worked)
-
-
-def _context(workers: int) -> ray.data.DataContext:
-    """Settings of Ray Data: tables go back as they are yielded, lost ones are left out, nothing is printed."""
-    context = ray.data.DataContext.get_current().copy()
-    context.max_errored_blocks = -1
-    context.max_consecutive_actor_init_deaths = STARTS_OF_A_WORKER * workers
-    context.target_max_block_size = 1
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.issue_detectors_config.detectors = []
-    context.custom_execution_callback_classes = [_Watch]
-    return context
-
-
-def _table(name: str, rows: list[bytes]) -> pa.Table:
-    return pa.table({name: pa.array(rows, pa.binary())})
-
-
-def _read(block: ray.ObjectRef) -> list[Report]:
-    """The reports in a block; none when it was lost with its machine."""
-    try:
-        rows = ray.get(block, timeout=START_SECONDS)[REPORTS].to_pylist()
-    except ray.exceptions.RayError:
-        return []
-    return [report for data in rows for report in pickle.loads(data)]
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _connect(address: str) -> str:
@@ -324,7 +336,7 @@ def _connect(address: str) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes, without a word. Raises UserError when nobody answers at "HOST:PORT"."""
+    """Raises UserError if nothing answers at "HOST:PORT"; Ray itself tries for minutes and prints nothing."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         try:
@@ -335,7 +347,7 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Ray's C++ code writes to the file itself."""
+    """Redirects the file descriptor, since Ray's C++ code writes to it directly."""
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:
@@ -344,10 +356,3 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _quieten() -> None:
-    """Keeps Ray Data's messages off the terminal; they are in the files of its session."""
-    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-    logger = logging.getLogger("ray.data")
-    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, logging.StreamHandler)]
