@@ -17,6 +17,15 @@ CPU = torch.device("cpu")
 Batch = TypeVar("Batch")
 
 
+def autocast(device: torch.device) -> torch.autocast:
+    """The arithmetic of trainings: bf16 on a GPU and on CPUs with instructions for it, otherwise fp32.
+
+    Without such instructions (before AVX-512) a step of CoCa's training takes 50 times as long in bf16.
+    """
+    native = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
 def one_ahead(draw: Callable[[int], Batch]) -> Callable[[int], Batch]:
     """Returns `draw`, a function of the step, computed one step ahead in a thread to use an idle core."""
     pool = ThreadPoolExecutor(1)

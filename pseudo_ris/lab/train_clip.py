@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from pseudo_ris.assets.architectures import CLIP
 from pseudo_ris.distinctiveness.nouns import noun_prompt
 from pseudo_ris.lab.crop_data import CropSource, Target, truth_matrix
-from pseudo_ris.lab.fit import CPU, fit
+from pseudo_ris.lab.fit import CPU, autocast, fit
 from pseudo_ris.models.clip.scorer import build_clip, build_tokenizer
 from pseudo_ris.world.grammar import full_caption, sample_caption
 from pseudo_ris.world.scene_set import SceneSet
@@ -59,7 +59,7 @@ def train_clip(scenes: SceneSet, seed: int, steps: int | None = None, device: to
         crops = source.cut(targets, crop_sets, rng).contiguous(memory_format=torch.channels_last)
         sentences = [_sentence(target.attributes, rng) for target in targets]
         tokens = torch.cat([tokenizer(sentences), prompt_tokens])
-        with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with autocast(device), sdpa_kernel(SDPBackend.MATH):
             image_rows, text_rows = model.encode_image(crops.to(device)), model.encode_text(tokens.to(device))
         cosines = normalize(text_rows.float(), dim=1) @ normalize(image_rows.float(), dim=1).T
         logits = model.logit_scale.exp().detach() * cosines

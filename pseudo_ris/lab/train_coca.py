@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from pseudo_ris.assets.architectures import COCA
 from pseudo_ris.captions.crops import CROP_SETS
 from pseudo_ris.lab.crop_data import CropSource, truth_matrix
-from pseudo_ris.lab.fit import CPU, fit
+from pseudo_ris.lab.fit import CPU, autocast, fit
 from pseudo_ris.models.coca.captioner import build_coca, build_tokenizer
 from pseudo_ris.world.grammar import full_caption, sample_caption
 from pseudo_ris.world.scene_set import SceneSet
@@ -51,7 +51,7 @@ def train_coca(scenes: SceneSet, seed: int, steps: int | None = None, device: to
         texts = [_caption(target.attributes, step < FULL_CAPTIONS * steps, rng) for target in targets]
         tokens = tokenizer(texts)
         tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
-        with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with autocast(device), sdpa_kernel(SDPBackend.MATH):
             output = model(crops.to(device), tokens.to(device))
         logits, labels = output["logits"].float().flatten(0, 1), output["labels"].flatten().to(device)
         caption_loss = cross_entropy(logits, labels, ignore_index=PAD)

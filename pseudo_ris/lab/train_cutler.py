@@ -10,7 +10,7 @@ from torch import nn
 
 from pseudo_ris.lab.detection_batches import DetectionBatch, SceneSource
 from pseudo_ris.lab.detection_losses import detection_loss
-from pseudo_ris.lab.fit import CPU, fit, one_ahead
+from pseudo_ris.lab.fit import CPU, autocast, fit, one_ahead
 from pseudo_ris.models.cutler.cascade_rcnn import ARCHITECTURES, CascadeMaskRCNN
 from pseudo_ris.world.scene_set import SceneSet
 
@@ -39,7 +39,7 @@ def train_cutler(scenes: Sequence[SceneSet], seed: int, steps: int | None = None
         batch, sampling_seed = batch_of_step(step)
         batch = batch.to(device)
         generator = torch.Generator().manual_seed(sampling_seed)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             return detection_loss(model, batch, generator)
 
     fit(model, loss_of_step, name="cutler", steps=steps or STEPS, learning_rate=LEARNING_RATE)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pseudo_ris.lab.fit import CPU, fit, one_ahead
+from pseudo_ris.lab.fit import CPU, autocast, fit, one_ahead
 from pseudo_ris.models.cutler.cascade_rcnn import CascadeMaskRCNN
 from pseudo_ris.models.sam.segmenter import Sam, build_sam
 
@@ -111,7 +111,7 @@ def _attend_to_positions(model: Sam) -> None:
 def _embed(model: Sam, batch: Batch) -> torch.Tensor:
     """Returns image embeddings, float32 [b, c, s / 4, s / 4]."""
     normalised = (batch.images - model.pixel_mean) / model.pixel_std * batch.inside
-    with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
+    with autocast(batch.images.device):
         return model.image_encoder(normalised).float()
 
 

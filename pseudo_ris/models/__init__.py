@@ -1,0 +1,3 @@
+from pseudo_ris.io.deferred_imports import defer_compiler
+
+defer_compiler()

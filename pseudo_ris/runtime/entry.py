@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pseudo_ris.errors import EXIT_INTERRUPTED
+from pseudo_ris.io.deferred_imports import defer_compiler, leave_out_transformers
 from pseudo_ris.io.gc_tuning import no_collection
 from pseudo_ris.io.threads import sleep_while_waiting
 
@@ -33,9 +34,12 @@ def importing() -> Iterator[None]:
 def begin_command() -> None:
     """Until `end_of_imports`, Ctrl-C ends the process at once with one line and exit code 130: no work has begun yet.
 
-    A caller's own handling of Ctrl-C is kept. Libraries that are loaded afterwards find the settings of threads.py.
+    A caller's own handling of Ctrl-C is kept. Libraries that are loaded afterwards find the settings of threads.py, and leave
+    out what deferred_imports.py says.
     """
     sleep_while_waiting()
+    defer_compiler()
+    leave_out_transformers()
     if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from types import FrameType
 
 from pseudo_ris.errors import EXIT_TERMINATED, DeviceError, UserError
+from pseudo_ris.io.deferred_imports import leave_out_transformers
 from pseudo_ris.io.gc_tuning import no_collection, set_aside
 from pseudo_ris.records import ImageRecord
 from pseudo_ris.runtime.engine.job import GpuFailed, Job, Stopped, Task
@@ -87,6 +88,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def main(argv: list[str]) -> None:
     end_with_parent()
+    leave_out_transformers()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all processes of a terminal; the driver decides
     signal.signal(signal.SIGTERM, _terminate)
     try:
