@@ -215,6 +215,45 @@ class DecodingConfig:
 
 
 @dataclass(frozen=True)
+class ListenerConfig:
+    """The captioner as a listener: the probability that a candidate means its mask and not a rival.
+
+    Args:
+        rivals: number of masks that each mask is compared with, those whose masked crops are most similar; 0 (the release)
+            switches the listener off: the probability is then 1.
+    """
+
+    rivals: int = 4
+
+    def __post_init__(self) -> None:
+        require_not_negative(rivals=self.rivals)
+
+
+@dataclass(frozen=True)
+class PlaceConfig:
+    """Expressions with place words, composed from the masks' boxes and the nouns that the candidates agree on.
+
+    Args:
+        forms: forms to write: "superlative" ("the leftmost cup"), "position" ("the cup on the left"), "corner" ("the cup in the
+            top left corner"), "ordinal" ("the second cup from the left"); none (the release) writes no place words.
+        sure: share of a mask's candidates that must have the same head noun, so that the mask is called by it.
+        recognised: recognition (exp of the difference to CLIP's best noun) that this noun must have.
+        possible: share of a mask's candidates from which on a noun may be the mask's.
+        margin: distance by which a place must be clear, as a share of the image's width or height.
+    """
+
+    forms: tuple[Literal["superlative", "position", "corner", "ordinal"], ...] = ("superlative", "corner", "ordinal")
+    sure: float = 0.5
+    recognised: float = 0.3
+    possible: float = 0.05
+    margin: float = 0.04
+
+    def __post_init__(self) -> None:
+        require_share(sure=self.sure, recognised=self.recognised, possible=self.possible, margin=self.margin)
+        require(self.sure > 0, "sure: must be greater than 0")
+
+
+@dataclass(frozen=True)
 class ClipConfig:
     """CLIP, which scores distinctiveness.
 
@@ -378,6 +417,8 @@ class CaptionGenerationConfig(EngineConfig, SourceConfig):
     crops: CropConfig = field(default_factory=CropConfig)
     coca: CocaConfig = field(default_factory=CocaConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    listener: ListenerConfig = field(default_factory=ListenerConfig)
+    places: PlaceConfig = field(default_factory=PlaceConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     weights: Literal["configured", "random"] = "configured"

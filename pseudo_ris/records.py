@@ -51,12 +51,25 @@ class MaskRecord:
 class Candidate:
     """One candidate expression of a mask, before it is scored.
 
-    crop_set: "masked", "image_1.0", "image_1.1" or "image_1.2". strategy: "beam", "top_k_5", ..., "top_p_0.8".
+    crop_set: "masked", "image_1.0", "image_1.1" or "image_1.2". strategy: "beam", "top_k_5", ..., "top_p_0.8". An expression
+    with place words has "image" and "place" (see distinctiveness.places). listener: probability that the text means this mask
+    and not one of its rivals, as the captioner hears it (captions.listener). listener_rival: row of the likeliest rival, -1
+    without one. confidence: probability of the text's least likely token under the mask's masked crop. noun: the head noun
+    where it is known, else "".
     """
 
     text: str
     crop_set: str
     strategy: str
+    listener: float = 1.0
+    listener_rival: int = -1
+    confidence: float = 1.0
+    noun: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What of the text a crop can show: all of it, but for place words."""
+        return f"the {self.noun}" if self.noun else self.text
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,13 @@ class CaptionRecord:
     crop_score: b_i, CLIP logit of the image crop at margin 1.2 and `text`. uniqueness: b_i / max_j b_j.
     correctness: m_i. doc: (m_i b_i) / max_j (m_j b_j). rival: seg_id of the mask that attains the last maximum,
     or None when the image has one mask only (then doc = m_i and uniqueness = 1).
+
+    agreement: share of the mask's candidates that have the same head noun. word_agreement: the smallest share of them that say
+    one of the text's other content words; 1 when it has none. recognition: exp(m - largest m of the mask over the image's head
+    nouns), 1 when CLIP prefers this noun. listener: probability that the text means this mask and not one of its rivals;
+    listener_rival: seg_id of the likeliest one. confidence: probability of the text's least likely token under the masked crop.
+    Of a "place" expression masked_score, crop_score, uniqueness, correctness and doc are those of its words without the place,
+    and listener and confidence are 1.
     """
 
     text: str
@@ -79,6 +99,12 @@ class CaptionRecord:
     correctness: float
     doc: float
     rival: int | None
+    agreement: float = 1.0
+    word_agreement: float = 1.0
+    recognition: float = 1.0
+    listener: float = 1.0
+    listener_rival: int | None = None
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True)

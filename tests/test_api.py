@@ -165,7 +165,7 @@ def test_selecting_is_what_the_command_does(generated, work, tmp_path):
     assert csv.read_bytes() == (tmp_path / "command.csv").read_bytes()
     assert list(pr.read_pairs(csv).rows()) == list(best.rows())
     assert best.steps[-1].candidates == sum(len(mask.expressions) for mask in best)
-    assert list(best.select(preset="paper", doc=None).rows()) == list(best.rows())
+    assert list(best.select(preset="paper", doc=None, places="keep").rows()) == list(best.rows())
 
 
 def test_rules_on_areas_need_no_folder(pairs, generated):
@@ -196,7 +196,7 @@ def test_a_set_shows_itself(pairs, generated):
     for shown in (pairs, generated):
         assert shown._repr_png_().startswith(b"\x89PNG")
         assert "data:image/png;base64," in shown._repr_html_() and repr(shown) in shown._repr_html_()
-    nothing = generated.select(doc=1e9)
+    nothing = generated.select(doc=1e9, places="drop")
     assert nothing._repr_png_() is None and "<img" not in nothing._repr_html_()
     refused(nothing.show, "select")
 

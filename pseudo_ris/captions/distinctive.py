@@ -13,15 +13,18 @@ import torch
 
 from pseudo_ris.captions.beam_search import beam_search
 from pseudo_ris.captions.crops import CROP_SETS, cut_crops
+from pseudo_ris.captions.listener import listen
 from pseudo_ris.captions.noise import draw_tokens, token_uniform
 from pseudo_ris.captions.sampling import ChunkSampler, Draw, Row, read_with
 from pseudo_ris.captions.token_filter import Strategy
-from pseudo_ris.config import CropConfig, DecodingConfig
+from pseudo_ris.config import CropConfig, DecodingConfig, ListenerConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.io.device import on_device
 from pseudo_ris.models.coca.captioner import CocaCaptioner, CocaImages
 from pseudo_ris.models.coca.chunks import in_chunks
 from pseudo_ris.records import Candidate
+
+NO_LISTENER = ListenerConfig(rivals=0)
 
 
 def write_candidates(
@@ -32,31 +35,47 @@ def write_candidates(
     image_id: str,
     decoding: DecodingConfig,
     crops: CropConfig,
+    listener: ListenerConfig = NO_LISTENER,
 ) -> list[list[Candidate]]:
     """All candidate expressions of an image's masks.
 
     image: RGB uint8 [H, W, 3]. masks: bool [N, H, W], none of them empty. seg_ids: the masks' numbers, which key the noise.
+    listener: how candidates are listened to; by default they are not.
     Returns for each mask its candidates: for each crop set the beam search caption, one for each top-k, one for each top-p.
     Raises UserError when the captioner cannot write candidates of `max_length` tokens.
     """
     if decoding.max_length > captioner.context:
         raise UserError(f"decoding.max_length: this CoCa reads {captioner.context} tokens at most, got {decoding.max_length}")
-    candidates: list[list[Candidate]] = [[] for _ in seg_ids]
-    if not candidates:
-        return candidates
+    if not len(seg_ids):
+        return []
     cut = [cut_crops(image, masks, name, captioner.image_size, crops) for name in CROP_SETS]
     rows = sampled_rows(CROP_SETS, seg_ids, decoding)
     with captioner.autocast():
         images = captioner.encode(torch.cat(cut))
         beams = beam_search(captioner, images, decoding)
         sampled = sample(captioner, images, rows, decoding, keyed_draw(decoding.seed, image_id))
-    captions = [[("beam", beam)] for beam in beams]
+        captions = _by_mask(beams, sampled, rows, len(seg_ids))
+        heard = listen(captioner, images, [[ids for *_, ids in own] for own in captions], listener)
+    return [
+        [
+            Candidate(captioner.decode_text(ids), crop_set, name, *opinion)
+            for (crop_set, name, ids), opinion in zip(own, opinions, strict=True)
+        ]
+        for own, opinions in zip(captions, heard, strict=True)
+    ]
+
+
+def _by_mask(
+    beams: Sequence[list[int]], sampled: Sequence[list[int]], rows: Sequence[Row], masks: int
+) -> list[list[tuple[str, str, list[int]]]]:
+    """For each mask its captions: crop set, strategy and token ids."""
+    of_crop = [[("beam", beam)] for beam in beams]
     for row, ids in zip(rows, sampled, strict=True):
-        captions[row.crop].append((row.strategy.name, ids))
-    for crop, of_crop in enumerate(captions):
-        crop_set, mask = CROP_SETS[crop // len(seg_ids)], crop % len(seg_ids)
-        candidates[mask] += [Candidate(captioner.decode_text(ids), crop_set, name) for name, ids in of_crop]
-    return candidates
+        of_crop[row.crop].append((row.strategy.name, ids))
+    return [
+        [(crop_set, name, ids) for place, crop_set in enumerate(CROP_SETS) for name, ids in of_crop[place * masks + mask]]
+        for mask in range(masks)
+    ]
 
 
 def sampled_rows(crop_sets: Sequence[str], seg_ids: Sequence[int], decoding: DecodingConfig) -> list[Row]:

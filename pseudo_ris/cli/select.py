@@ -1,9 +1,6 @@
 """Selects the scored candidates that are good enough to train on.
 
-pseudo-ris select --pairs FILE.csv --output SELECTED.csv [--preset paper] [--RULE VALUE ...]
-
-Keeps all columns and drops rows that have no candidate left. img_id, seg_id and rivals stay unchanged; `index` is counted
-anew. Writes SELECTED.json, SELECTED_text.txt and SELECTED_doc.txt beside SELECTED.csv, as stage 2 does. Needs no model.
+Writes SELECTED.csv and its companions, as stage 2 does. Keeps all columns; drops rows that have no candidate left.
 """
 
 from __future__ import annotations
@@ -20,15 +17,22 @@ from pseudo_ris.pairs.selection_rules import PRESETS, SelectionRules, Step
 RULES = (
     ("min-area", float, "drop masks that cover a smaller share of their image"),
     ("max-area", float, "drop masks that cover a larger share of their image"),
+    ("places", ("keep", "drop"), "drop: remove expressions with place words"),
     ("max-tokens", int, "drop sentences with more CLIP tokens, start and end included"),
     ("duplicates", ("keep", "drop"), "drop: keep each sentence once per mask"),
-    ("uniqueness", float, "keep greater uniqueness; not applied to an image's only mask"),
-    ("correctness", float, "keep greater correctness"),
+    ("agreement", float, "share of the mask's candidates that have the head noun"),
+    ("word-agreement", float, "share of them that say each other content word"),
+    ("recognition", float, "of the head noun; 1: CLIP prefers it"),
+    ("listener", float, "probability that the captioner finds the mask by the sentence"),
+    ("confidence", float, "probability of the least likely token"),
+    ("uniqueness", float, "keep greater values; not applied to an image's only mask"),
+    ("correctness", float, "keep greater values"),
     ("doc", float, "keep greater DoC; of an image's only mask the better half"),
-    ("fallback", ("drop", "unfiltered"), "when no candidate of a mask passes these three rules: drop it, or keep all"),
+    ("fallback", ("drop", "unfiltered"), "when no candidate of a mask passes: drop it, or keep all"),
     ("ambiguous", ("keep", "drop"), "drop: remove sentences that two masks of an image still share"),
-    ("top-k", int, "keep the best candidates of a mask, by DoC"),
-    ("per-image", int, "keep the best candidates of an image, by DoC"),
+    ("rank", ("doc", "support"), "what is best: DoC, or repeats x listener x confidence"),
+    ("top-k", int, "keep the best of a mask, and as many with place words"),
+    ("per-image", int, "keep the best of an image, and as many with place words"),
 )
 """Name, type or choices, and meaning of each rule, in the order in which they apply."""
 
@@ -59,7 +63,9 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         "select",
         __doc__,
-        epilog="A rule given here overrides the preset. Rules apply in the order above; off disables a rule.",
+        usage="pseudo-ris select --pairs FILE.csv --output SELECTED.csv [OPTIONS]",
+        epilog="A rule given here overrides the preset; off disables it. Rules apply in the order above, those on scores "
+        "(agreement to doc) not to place words.",
     )
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write")

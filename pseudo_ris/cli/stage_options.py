@@ -56,5 +56,8 @@ def _shape(setting: Setting) -> dict[str, Any]:
     if get_origin(setting.kind) is Literal:
         return {**shape, "choices": get_args(setting.kind)}
     if get_origin(setting.kind) is tuple:
-        return {**shape, "nargs": "*", "metavar": METAVARS[get_args(setting.kind)[0]]}
+        (kind, *_) = get_args(setting.kind)
+        if get_origin(kind) is Literal:
+            return {**shape, "nargs": "*", "choices": get_args(kind)}
+        return {**shape, "nargs": "*", "metavar": METAVARS[kind]}
     return {**shape, "metavar": METAVARS[setting.kind]}

@@ -152,6 +152,8 @@ LY_NOUNS = _words("fly butterfly dragonfly family belly jelly lily bully assembl
 PLURALS = _words("people men women children sheep cattle police geese mice fish deer kids")
 FRAMINGS = _words("photo photos photograph picture pictures image images view shot snapshot")
 
+FUNCTION_WORDS = DETERMINERS | PRONOUNS | PREPOSITIONS | CONJUNCTIONS | RELATIVE_WORDS | VERBS | ADVERBS | FRAMINGS
+
 _TOKEN = re.compile(r"['’]s\b|[^\W_]+(?:['’\-][^\W_]+)*|&|[^\w\s]")
 
 
@@ -186,6 +188,11 @@ def head_noun_by_rules(sentence: str) -> str:
             spare = head if framing else _last_adjective(spoken, start, end)
         start = end + 1
     return sentence.strip() if spare is None else tokens[spare]
+
+
+def content_words(sentence: str) -> set[str]:
+    """The words of a sentence that say something of a thing, in lower case: nouns, adjectives and the like."""
+    return {word.lower() for word in _TOKEN.findall(sentence) if not _is_punctuation(word)} - FUNCTION_WORDS
 
 
 def _read_phrase(spoken: list[str], start: int) -> tuple[int, int | None]:
@@ -227,7 +234,7 @@ def _ends_phrase(spoken: list[str], index: int, start: int, noun: int | None, ad
     if _is_participle(word):
         # "a snow covered hill" goes on, "a dog covered in mud" does not.
         return not _is_plain(spoken[index + 1]) if index + 1 < len(spoken) else True
-    return word in BASE_VERBS and _is_plural(spoken[index - 1])
+    return word in BASE_VERBS and is_plural(spoken[index - 1])
 
 
 def _is_punctuation(word: str) -> bool:
@@ -243,7 +250,8 @@ def _is_adverb(word: str) -> bool:
     return word.endswith("ly") and len(word) > 3 and word not in LY_NOUNS
 
 
-def _is_plural(word: str) -> bool:
+def is_plural(word: str) -> bool:
+    """Whether a noun looks like a plural, by its ending."""
     return word in PLURALS or (word.endswith("s") and not word.endswith("ss"))
 
 

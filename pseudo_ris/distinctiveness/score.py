@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pseudo_ris.captions.crops import cut_crops
-from pseudo_ris.config import CropConfig, ScoringConfig
+from pseudo_ris.config import CropConfig, PlaceConfig, ScoringConfig
+from pseudo_ris.distinctiveness.naming import Naming, word_agreement
 from pseudo_ris.distinctiveness.nouns import NounFinder, noun_prompt
+from pseudo_ris.distinctiveness.places import place_candidates
 from pseudo_ris.errors import BadInputError
 from pseudo_ris.models.clip.scorer import ClipScorer
 from pseudo_ris.records import Candidate, CaptionRecord, MaskCaptions
 
 PROMPT_CROPS = "masked"
 SENTENCE_CROPS = "image_1.2"
+NO_PLACES = PlaceConfig(forms=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,47 +86,94 @@ def score_candidates(
     candidates: list[list[Candidate]],
     config: ScoringConfig,
     crops: CropConfig,
+    places: PlaceConfig = NO_PLACES,
 ) -> list[MaskCaptions]:
-    """Scores every candidate of one image against all its masks.
+    """Scores every candidate of one image against all its masks, and adds expressions with place words.
 
     Args:
         image: RGB uint8 [H, W, 3].
         masks: bool [N, H, W], none of them empty.
         seg_ids: N file numbers of the masks, unique.
         candidates: for each mask its candidates.
+        places: which place words are written; by default none.
 
     Returns one entry a mask, in the order given. Raises BadInputError as distinctiveness_scores does.
     """
     if not len(masks) == len(seg_ids) == len(candidates):
         raise ValueError(f"{len(masks)} masks, {len(seg_ids)} seg ids and {len(candidates)} lists of candidates")
-    texts = [candidate.text for own in candidates for candidate in own]
-    owner = np.repeat(np.arange(len(masks)), [len(own) for own in candidates])
-    distinct = list(dict.fromkeys(texts))
-    noun_of = dict(zip(distinct, noun_finder(distinct), strict=True))
-    nouns = [noun_of[text] for text in texts]
-    masked_logits = _logits(scorer, image, masks, PROMPT_CROPS, crops, [noun_prompt(noun) for noun in nouns])
-    crop_logits = _logits(scorer, image, masks, SENTENCE_CROPS, crops, texts)
+    if not len(masks):
+        return []
+    nouns = _nouns_of(noun_finder, candidates)
+    masked_logits = _noun_logits(scorer, image, masks, crops, nouns)
+    naming = Naming.of(nouns, masked_logits)
+    placed = place_candidates(naming, masks, places)
+    scored = [[*own, *added] for own, added in zip(candidates, placed, strict=True)]
+    nouns = [[*own, *(candidate.noun for candidate in added)] for own, added in zip(nouns, placed, strict=True)]
+    if any(placed):
+        masked_logits = _noun_logits(scorer, image, masks, crops, nouns)
+    crop_logits = _logits(scorer, image, masks, SENTENCE_CROPS, crops, [candidate.shown for own in scored for candidate in own])
+    owner = np.repeat(np.arange(len(masks)), [len(own) for own in scored])
     scores = distinctiveness_scores(masked_logits, crop_logits, owner, config.score_floor)
-    records = iter(
-        CaptionRecord(
-            text=candidate.text,
-            crop_set=candidate.crop_set,
-            strategy=candidate.strategy,
-            noun=nouns[t],
-            masked_score=float(scores.masked[t]),
-            crop_score=float(scores.crop[t]),
-            uniqueness=float(scores.uniqueness[t]),
-            correctness=float(scores.correctness[t]),
-            doc=float(scores.doc[t]),
-            rival=seg_ids[scores.rival[t]] if scores.rival[t] >= 0 else None,
-        )
-        for t, candidate in enumerate(candidate for own in candidates for candidate in own)
-    )
-    one_mask = len(masks) == 1
-    return [
-        MaskCaptions(seg_id, one_mask, tuple(next(records) for _ in own))
-        for seg_id, own in zip(seg_ids, candidates, strict=True)
-    ]
+    return _records(scored, nouns, naming, scores, seg_ids)
+
+
+def _nouns_of(noun_finder: NounFinder, candidates: Sequence[Sequence[Candidate]]) -> list[list[str]]:
+    """The head noun of each candidate; equal texts are looked at once."""
+    distinct = list(dict.fromkeys(candidate.text for own in candidates for candidate in own))
+    noun_of = dict(zip(distinct, noun_finder(distinct), strict=True))
+    return [[noun_of[candidate.text] for candidate in own] for own in candidates]
+
+
+def _records(
+    candidates: Sequence[Sequence[Candidate]],
+    nouns: Sequence[Sequence[str]],
+    naming: Naming,
+    scores: Scores,
+    seg_ids: Sequence[int],
+) -> list[MaskCaptions]:
+    """The scored candidates of each mask. scores: of all candidates, mask by mask."""
+    columns = {noun: column for column, noun in enumerate(naming.nouns)}
+    places = iter(range(len(scores.doc)))
+    found = []
+    for mask, (seg_id, own, own_nouns) in enumerate(zip(seg_ids, candidates, nouns, strict=True)):
+        sampled = [candidate.text for candidate in own if not candidate.noun]
+        words = word_agreement(sampled, own_nouns[: len(sampled)])
+        records = []
+        for place, candidate in enumerate(own):
+            t, column = next(places), columns[own_nouns[place].lower()]
+            records.append(
+                CaptionRecord(
+                    text=candidate.text,
+                    crop_set=candidate.crop_set,
+                    strategy=candidate.strategy,
+                    noun=own_nouns[place],
+                    masked_score=float(scores.masked[t]),
+                    crop_score=float(scores.crop[t]),
+                    uniqueness=float(scores.uniqueness[t]),
+                    correctness=float(scores.correctness[t]),
+                    doc=float(scores.doc[t]),
+                    rival=_seg_id(seg_ids, int(scores.rival[t])),
+                    agreement=float(naming.agreement[mask, column]),
+                    word_agreement=1.0 if candidate.noun else words[place],
+                    recognition=float(naming.recognition[mask, column]),
+                    listener=candidate.listener,
+                    listener_rival=_seg_id(seg_ids, candidate.listener_rival),
+                    confidence=candidate.confidence,
+                )
+            )
+        found.append(MaskCaptions(seg_id, len(seg_ids) == 1, tuple(records)))
+    return found
+
+
+def _seg_id(seg_ids: Sequence[int], row: int) -> int | None:
+    return seg_ids[row] if row >= 0 else None
+
+
+def _noun_logits(
+    scorer: ClipScorer, image: np.ndarray, masks: np.ndarray, crops: CropConfig, nouns: Sequence[Sequence[str]]
+) -> np.ndarray:
+    """m: CLIP logits of every masked crop and every candidate's head-noun prompt, float32 [N, T]."""
+    return _logits(scorer, image, masks, PROMPT_CROPS, crops, [noun_prompt(noun) for own in nouns for noun in own])
 
 
 def _logits(

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pseudo_ris.config import ListenerConfig
 from pseudo_ris.distinctiveness.nouns import make_noun_finder
+from pseudo_ris.distinctiveness.places import PLACE
 from pseudo_ris.lab.output import format_table, rounded
-from pseudo_ris.lab.workbench import ONE_THREAD, PAPER_THRESHOLD, RECOMMENDED_THRESHOLD, Settings, Workbench
+from pseudo_ris.lab.workbench import ONE_THREAD, PAPER_THRESHOLD, RECOMMENDED_THRESHOLD, Settings, Workbench, without_places
+from pseudo_ris.pairs.assembly import selected_candidates
 from pseudo_ris.pairs.selection import kept_candidates
+from pseudo_ris.pairs.selection_rules import PRESETS
 from pseudo_ris.records import Candidate
 from pseudo_ris.world.judge import (
     CaptionCounts,
@@ -35,7 +39,9 @@ class CaptionFigures(Counts):
     """Judged expressions on one set of masks.
 
     beam: captions of beam search. plain, calibrated: sampled captions without and with calibration. candidates: beam and
-    calibrated captions, which stage 2 scores. kept: the candidates that pass the filter at each of THRESHOLDS.
+    calibrated captions, which stage 2 scores. kept: the candidates that pass the filter at each of THRESHOLDS. recommended: all
+    expressions that the preset "recommended" of `pseudo-ris select` keeps; no_places: the same without place words; places:
+    those with place words alone.
     """
 
     beam: CaptionCounts = field(default_factory=CaptionCounts)
@@ -43,6 +49,9 @@ class CaptionFigures(Counts):
     calibrated: CaptionCounts = field(default_factory=CaptionCounts)
     candidates: CaptionCounts = field(default_factory=CaptionCounts)
     kept: tuple[CaptionCounts, ...] = (CaptionCounts(),) * len(THRESHOLDS)
+    recommended: CaptionCounts = field(default_factory=CaptionCounts)
+    no_places: CaptionCounts = field(default_factory=CaptionCounts)
+    places: CaptionCounts = field(default_factory=CaptionCounts)
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,10 @@ def measure_captions(bench: Workbench, settings: Settings, masks: np.ndarray) ->
     # Beam captions do not depend on calibration, so only the calibrated run needs them; one beam is the least work.
     plain_decoding = replace(stage2.decoding, calibration="none", beams=1, beam_groups=1)
     calibrated = bench.candidates(masks, stage2)
-    plain = bench.candidates(masks, replace(stage2, decoding=plain_decoding))
-    captions = bench.captions(masks, stage2)
+    plain = bench.candidates(masks, replace(stage2, decoding=plain_decoding, listener=ListenerConfig(rivals=0)))
+    with_places = bench.captions(masks, stage2)
+    captions = without_places(with_places)
+    recommended = selected_candidates(with_places, PRESETS["recommended"])
     judge = partial(judge_captions, bench.scene, owners_of(bench.scene, masks))
     return CaptionFigures(
         beam=judge(_texts(calibrated, beam=True)),
@@ -90,6 +101,9 @@ def measure_captions(bench: Workbench, settings: Settings, masks: np.ndarray) ->
         kept=tuple(
             judge([[record.text for record in kept_candidates(own, threshold)] for own in captions]) for threshold in THRESHOLDS
         ),
+        recommended=judge([[record.text for record in own] for own in recommended]),
+        no_places=judge([[record.text for record in own if record.strategy != PLACE] for own in recommended]),
+        places=judge([[record.text for record in own if record.strategy == PLACE] for own in recommended]),
     )
 
 
@@ -122,6 +136,13 @@ def summary(figures: SceneFigures, scenes: int, seed: int, seconds: float) -> di
     }
     for suffix, on_masks in (("", figures.on_true_masks), ("_predicted", figures.on_predicted_masks)):
         result.update({f"{name}{suffix}": value for name, value in _caption_summary(on_masks).items()})
+        for kind, counts in (("", on_masks.recommended), ("_no_places", on_masks.no_places), ("_places", on_masks.places)):
+            result |= {
+                f"true_recommended{suffix}{kind}": counts.true_share,
+                f"distinctive_recommended{suffix}{kind}": counts.distinctive_share,
+                f"objects_recommended{suffix}{kind}": counts.covered_share,
+                f"told_apart_recommended{suffix}{kind}": counts.told_apart_share,
+            }
     return rounded(result)
 
 
@@ -166,9 +187,14 @@ def table(figures: SceneFigures) -> str:
         }
         for threshold, kept in zip(THRESHOLDS, on_masks.kept, strict=True):
             rows[f"kept, DoC > {threshold:g}{' (recommended)' if threshold == RECOMMENDED_THRESHOLD else ''}"] = kept
+        rows |= {
+            "preset recommended, sampled": on_masks.no_places,
+            "preset recommended, place words": on_masks.places,
+            "preset recommended, all": on_masks.recommended,
+        }
         cells = []
         for label, row in rows.items():
-            shares = (row.true_share, row.unique_share, row.distinctive_share, row.covered_share)
+            shares = (row.true_share, row.unique_share, row.distinctive_share, row.covered_share, row.told_apart_share)
             cells.append((label, str(row.captions), *(f"{value:.3f}" for value in shares)))
-        text += "\n\n" + format_table((name, "captions", "true", "unique", "distinctive", "objects with"), cells)
+        text += "\n\n" + format_table((name, "captions", "true", "unique", "distinctive", "objects with", "told apart"), cells)
     return text

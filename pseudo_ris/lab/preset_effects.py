@@ -35,11 +35,14 @@ NOTABLE = 2.0
 
 NO_PARSER = "needs spaCy's model en_core_web_lg; all rows find nouns by rules"
 NO_GPU = "matters on a GPU only; all rows are computed in fp32"
+ADDS_TO_CANDIDATES = "changes no candidate; see `pseudo-ris lab evaluate`"
 NOT_MEASURED = {
     "scoring.noun_finder": NO_PARSER,
     "scoring.noun_rule": NO_PARSER,
     "coca.precision": NO_GPU,
     "clip.precision": NO_GPU,
+    "listener.rivals": ADDS_TO_CANDIDATES,
+    "places.forms": ADDS_TO_CANDIDATES,
 }
 FIGURES: dict[str, Callable[[Figures], float]] = {
     "mask_recall_75": lambda f: f.masks.recall,

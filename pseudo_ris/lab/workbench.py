@@ -14,6 +14,7 @@ import torch
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig, ScoringConfig
 from pseudo_ris.distinctiveness.nouns import NounFinder
+from pseudo_ris.distinctiveness.places import PLACE
 from pseudo_ris.distinctiveness.score import score_candidates
 from pseudo_ris.masks.matching import SAME_OBJECT_IOU
 from pseudo_ris.masks.pipeline import draw_masks
@@ -134,7 +135,7 @@ class Workbench:
     def measure(self, settings: Settings, find_masks: bool) -> Figures:
         """Runs stage 2, on stage 1's masks if `find_masks` and otherwise on the true masks, and judges the results."""
         masks = self.found_masks(settings.stage1) if find_masks else self.scene.masks
-        captions = self.captions(masks, settings.stage2)
+        captions = without_places(self.captions(masks, settings.stage2))
         owners = owners_of(self.scene, masks)
         texts = [[candidate.text for candidate in own.candidates] for own in captions]
         papers, recommended = (
@@ -164,7 +165,7 @@ class Workbench:
         if not len(masks):
             return []
         return self._once(
-            (masks.tobytes(), config.decoding, config.crops),
+            (masks.tobytes(), config.decoding, config.crops, config.listener),
             lambda: write_candidates(
                 cached_model(CocaCaptioner, config.coca),
                 self.scene.image,
@@ -173,6 +174,7 @@ class Workbench:
                 self.image_id,
                 config.decoding,
                 config.crops,
+                config.listener,
             ),
         )
 
@@ -181,7 +183,7 @@ class Workbench:
         if not len(masks):
             return []
         return self._once(
-            (masks.tobytes(), config.decoding, config.crops, config.scoring.score_floor),
+            (masks.tobytes(), config.decoding, config.crops, config.listener, config.places, config.scoring.score_floor),
             lambda: score_candidates(
                 cached_model(ClipScorer, config.clip),
                 self._find_noun,
@@ -191,6 +193,7 @@ class Workbench:
                 self.candidates(masks, config),
                 config.scoring,
                 config.crops,
+                config.places,
             ),
         )
 
@@ -198,6 +201,11 @@ class Workbench:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+
+def without_places(captions: Sequence[MaskCaptions]) -> list[MaskCaptions]:
+    """Returns the captions without expressions with place words."""
+    return [replace(own, candidates=tuple(c for c in own.candidates if c.strategy != PLACE)) for own in captions]
 
 
 def shown_twice(masks: np.ndarray) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pseudo_ris.config import ScoringConfig
+from pseudo_ris.errors import UserError
+from pseudo_ris.pairs.candidate_table import table_of
 from pseudo_ris.pairs.files import writing_pairs
 from pseudo_ris.pairs.rows import PAPER_COLUMNS, Row, open_pairs
 from pseudo_ris.pairs.selection import kept_candidates
+from pseudo_ris.pairs.selection_rules import Selection, SelectionRules
 from pseudo_ris.records import CaptionRecord, MaskCaptions
 from pseudo_ris.storage.caption_parts import Part
 
@@ -19,6 +22,12 @@ FURTHER_COLUMNS: dict[str, Callable[[CaptionRecord], object]] = {
     "masked_score": lambda c: c.masked_score,
     "crop_score": lambda c: c.crop_score,
     "rival": lambda c: -1 if c.rival is None else c.rival,
+    "agreement": lambda c: c.agreement,
+    "word_agreement": lambda c: c.word_agreement,
+    "recognition": lambda c: c.recognition,
+    "listener": lambda c: c.listener,
+    "listener_rival": lambda c: -1 if c.listener_rival is None else c.listener_rival,
+    "confidence": lambda c: c.confidence,
     "noun": lambda c: c.noun,
     "crop_set": lambda c: c.crop_set,
     "strategy": lambda c: c.strategy,
@@ -69,6 +78,17 @@ def read_pairs(path: Path) -> list[Row]:
     """Reads all rows of a pairs CSV (see rows.open_pairs). Raises UserError."""
     _, rows = open_pairs(path)
     return list(rows)
+
+
+def selected_candidates(captions: Sequence[MaskCaptions], rules: SelectionRules) -> list[list[CaptionRecord]]:
+    """Returns the candidates of each mask of one image that the rules keep, in their order. Raises UserError for area rules."""
+    if rules.needs_areas:
+        raise UserError("min_area, max_area: need the masks; select from a pairs CSV")
+    part = Part("", "", tuple(captions))
+    selection = Selection(table_of(COLUMNS, (row_of(part, mask) for mask in captions)))
+    selection.apply(rules)
+    kept = iter(selection.kept.tolist())
+    return [[candidate for candidate in mask.candidates if next(kept)] for mask in captions]
 
 
 def row_of(part: Part, mask: MaskCaptions) -> Row:

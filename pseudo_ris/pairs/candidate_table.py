@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudo_ris.pairs.rows import SCORE_LISTS, TEXT_LISTS, Row, open_pairs
+from pseudo_ris.pairs.rows import RIVAL_LISTS, SCORE_LISTS, TEXT_LISTS, Row, open_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,9 @@ class CandidateTable:
 
     columns: the names of the file's columns, in file order.
     Per row: image_name and image_id [R]; seg_id, int64 [R]; one_mask, bool [R].
-    Per candidate: row, int64 [C], index of its row; scores, name -> float64 [C], finite (doc, uniqueness, correctness,
-    masked_score, crop_score); rival, int64 [C], -1 for none; texts, name -> [C] (pseudo_caption, noun, crop_set, strategy).
-    records.CaptionRecord documents these fields. Files with the paper's columns alone have only doc and pseudo_caption; then
-    `rival` is None and `scores` and `texts` lack the other names.
+    Per candidate: row, int64 [C], index of its row; scores, name -> float64 [C], finite (rows.SCORE_LISTS); rivals, name ->
+    int64 [C], -1 for none (rows.RIVAL_LISTS); texts, name -> [C] (rows.TEXT_LISTS). records.CaptionRecord documents these
+    fields. Files with the paper's columns alone have only doc and pseudo_caption.
     """
 
     columns: tuple[str, ...]
@@ -46,13 +45,18 @@ class CandidateTable:
     one_mask: np.ndarray
     row: np.ndarray
     scores: dict[str, np.ndarray]
-    rival: np.ndarray | None
+    rivals: dict[str, np.ndarray]
     texts: dict[str, TextColumn]
 
     @property
     def doc(self) -> np.ndarray:
         """The DoC of each candidate, float64 [C]."""
         return self.scores["doc"]
+
+    @property
+    def rival(self) -> np.ndarray | None:
+        """The seg_id of each candidate's rival by DoC, int64 [C], -1 for none; None in files without the column."""
+        return self.rivals.get("rival")
 
     @property
     def text(self) -> TextColumn:
@@ -64,9 +68,7 @@ class CandidateTable:
 
         kept: which candidates to keep, bool [C].
         """
-        lists = {**self.scores, **{column: texts.strings() for column, texts in self.texts.items()}}
-        if self.rival is not None:
-            lists["rival"] = self.rival
+        lists = {**self.scores, **self.rivals, **{column: texts.strings() for column, texts in self.texts.items()}}
         left = {column: values[kept] for column, values in lists.items()}
         bounds = np.cumsum([0, *np.bincount(self.row[kept], minlength=len(self.seg_id))])
         names, ids = self.image_name.strings(), self.image_id.strings()
@@ -94,7 +96,8 @@ def table_of(columns: Sequence[str], rows: Iterable[Row]) -> CandidateTable:
     names, ids = _TextBuilder(), _TextBuilder()
     texts = {column: _TextBuilder() for column in TEXT_LISTS if column in columns}
     numbers = {column: array("d") for column in SCORE_LISTS if column in columns}
-    seg_ids, one_masks, counts, rivals = array("q"), array("b"), array("q"), array("q")
+    rivals = {column: array("q") for column in RIVAL_LISTS if column in columns}
+    seg_ids, one_masks, counts = array("q"), array("b"), array("q")
     for row in rows:
         names.extend([row["img_name"]])
         ids.extend([row["img_id"]])
@@ -105,7 +108,8 @@ def table_of(columns: Sequence[str], rows: Iterable[Row]) -> CandidateTable:
             builder.extend(row[column])
         for column, scores in numbers.items():
             scores.fromlist(row[column])
-        rivals.fromlist(row.get("rival", []))
+        for column, numbers_of in rivals.items():
+            numbers_of.fromlist(row[column])
     return CandidateTable(
         columns=tuple(columns),
         image_name=names.column(),
@@ -114,7 +118,7 @@ def table_of(columns: Sequence[str], rows: Iterable[Row]) -> CandidateTable:
         one_mask=np.array(one_masks, bool),
         row=np.repeat(np.arange(len(counts)), counts),
         scores={column: np.array(scores, np.float64) for column, scores in numbers.items()},
-        rival=np.array(rivals, np.int64) if "rival" in columns else None,
+        rivals={column: np.array(seg_ids_of, np.int64) for column, seg_ids_of in rivals.items()},
         texts={column: builder.column() for column, builder in texts.items()},
     )
 

@@ -16,7 +16,11 @@ from pseudo_ris.errors import UserError
 PAPER_COLUMNS = ("index", "img_name", "img_id", "seg_id", "num_sent", "pseudo_caption", "doc", "one_mask")
 WHOLE_COLUMNS = ("index", "seg_id", "num_sent", "one_mask")
 TEXT_LISTS = ("pseudo_caption", "noun", "crop_set", "strategy")
-SCORE_LISTS = ("doc", "uniqueness", "correctness", "masked_score", "crop_score")
+SCORE_LISTS = (
+    *("doc", "uniqueness", "correctness", "masked_score", "crop_score"),
+    *("agreement", "word_agreement", "recognition", "listener", "confidence"),
+)
+RIVAL_LISTS = ("rival", "listener_rival")
 LARGEST_CELL = 2**31 - 1
 LARGEST_WHOLE = 2**63 - 1
 
@@ -27,7 +31,7 @@ def open_pairs(path: Path) -> tuple[tuple[str, ...], Iterator[Row]]:
     """Opens a pairs CSV. Returns its columns and an iterator over its rows.
 
     Integer cells become int and list cells become lists; cells of columns that stage 2 does not write stay text. All lists of a
-    row have `num_sent` entries of type str, finite float, or int for `rival`.
+    row have `num_sent` entries of type str, finite float, or int for rivals.
     Raises UserError that names the file, row and column of an invalid cell. Row 1 is the header.
     """
     records = _read_records(path)
@@ -160,7 +164,7 @@ def _literal(cell: str) -> object:
 LIST_PARSERS: dict[str, Callable[[str], list]] = {
     **dict.fromkeys(TEXT_LISTS, _parse_texts),
     **dict.fromkeys(SCORE_LISTS, _parse_scores),
-    "rival": _parse_rivals,
+    **dict.fromkeys(RIVAL_LISTS, _parse_rivals),
 }
 LIST_COLUMNS = LIST_PARSERS.keys()
 PARSERS: dict[str, Callable[[str], object]] = {

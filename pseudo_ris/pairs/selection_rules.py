@@ -9,13 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from pseudo_ris.config import ScoringConfig
+from pseudo_ris.distinctiveness.places import PLACE
 from pseudo_ris.errors import UserError
 from pseudo_ris.models.clip.token_counts import fit_tokens
 from pseudo_ris.pairs.candidate_table import CandidateTable
 
 TRAINERS_TOKENS = 17
 """Text length (`word_len`) of CRIS and ETRIS, in CLIP tokens."""
+
+
+AT_LEAST = ("agreement", "word_agreement", "recognition", "listener", "confidence")
+"""Scores in [0, 1] of which a candidate must have at least the given value."""
 
 
 @dataclass(frozen=True)
@@ -26,31 +30,46 @@ class SelectionRules:
         min_area: drop all candidates of masks that cover less than this fraction of their image.
         max_area: drop all candidates of masks that cover more than this fraction.
         max_tokens: drop sentences with more CLIP tokens than this, counting the start and end tokens.
+        places: "drop" removes expressions with place words. Where they are kept, the rules on scores do not apply to them.
         duplicates: "drop" keeps only the first of a mask's equal sentences; case and spaces are ignored.
+        agreement: keep candidates whose head noun at least this share of the mask's candidates have.
+        word_agreement: keep candidates of whose other content words at least this share of the mask's candidates say each.
+        recognition: keep candidates whose head noun has at least this recognition (1: CLIP prefers it).
+        listener: keep candidates with at least this probability to mean their mask.
+        confidence: keep candidates whose least likely token has at least this probability.
         uniqueness: keep candidates above this value; does not apply to the only mask of an image, where it is not a ratio.
         correctness: keep candidates above this value.
         doc: keep candidates with a DoC above this value; of the only mask of an image, where DoC is not a ratio, keep the
             better half by DoC.
-        fallback: "unfiltered" restores a mask's candidates when uniqueness, correctness and doc drop all of them.
+        fallback: "unfiltered" restores a mask's candidates when the rules on scores drop all of them.
         ambiguous: "drop" removes sentences that several masks of an image still share.
-        top_k: keep at most this many candidates per mask, the best by DoC; ties keep the file order.
+        rank: what `top_k` and `per_image` prefer: "doc"; or "support", how often the mask's candidates repeat the sentence
+            times its listener's probability and its confidence, at equal support the higher DoC.
+        top_k: keep at most this many candidates per mask, and as many with place words; ties keep the file order.
         per_image: the same per image.
     """
 
     min_area: float | None = None
     max_area: float | None = None
     max_tokens: int | None = None
+    places: Literal["keep", "drop"] = "keep"
     duplicates: Literal["keep", "drop"] = "keep"
+    agreement: float | None = None
+    word_agreement: float | None = None
+    recognition: float | None = None
+    listener: float | None = None
+    confidence: float | None = None
     uniqueness: float | None = None
     correctness: float | None = None
     doc: float | None = None
     fallback: Literal["drop", "unfiltered"] = "drop"
     ambiguous: Literal["keep", "drop"] = "keep"
+    rank: Literal["doc", "support"] = "doc"
     top_k: int | None = None
     per_image: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("min_area", "max_area"):
+        for name in ("min_area", "max_area", *AT_LEAST):
             if (share := getattr(self, name)) is not None and not 0 <= share <= 1:
                 raise UserError(f"{_option(name)} {share:g}: must be a fraction from 0 to 1, or off")
         for name in ("uniqueness", "correctness", "doc"):
@@ -68,10 +87,11 @@ class SelectionRules:
 
 PRESETS = {
     "recommended": SelectionRules(
-        max_tokens=TRAINERS_TOKENS, duplicates="drop", doc=ScoringConfig().threshold, fallback=ScoringConfig().fallback
+        max_tokens=TRAINERS_TOKENS, duplicates="drop", agreement=0.75, recognition=0.3, listener=0.9, rank="support", top_k=2
     ),
-    "paper": SelectionRules(doc=1.0, fallback="unfiltered"),
+    "paper": SelectionRules(places="drop", doc=1.0, fallback="unfiltered"),
 }
+"""Rules that need no fitting. `recommended` was chosen on drawn validation scenes (docs/results/better-pairs.md)."""
 
 
 def _option(name: str) -> str:
@@ -119,6 +139,8 @@ class Selection:
 
     def _apply_sentences(self, rules: SelectionRules) -> None:
         text = self._table.text
+        if rules.places == "drop":
+            self._keep("no place words", ~self._placed)
         if rules.max_tokens is not None:
             self._keep(f"at most {rules.max_tokens} CLIP tokens", fit_tokens(text.values, rules.max_tokens)[text.codes])
         if rules.duplicates == "drop":
@@ -129,13 +151,18 @@ class Selection:
     def _apply_scores(self, rules: SelectionRules) -> None:
         before = self.kept
         one_mask = self._table.one_mask[self._table.row]
+        for name in AT_LEAST:
+            if (bound := getattr(rules, name)) is not None:
+                self._keep(f"{name.replace('_', ' ')} >= {bound:g}", self._placed | (self._score(name) >= bound))
         if rules.uniqueness is not None:
-            self._keep(f"uniqueness > {rules.uniqueness:g}", one_mask | (self._score("uniqueness") > rules.uniqueness))
+            passes = one_mask | (self._score("uniqueness") > rules.uniqueness)
+            self._keep(f"uniqueness > {rules.uniqueness:g}", self._placed | passes)
         if rules.correctness is not None:
-            self._keep(f"correctness > {rules.correctness:g}", self._score("correctness") > rules.correctness)
+            passes = self._score("correctness") > rules.correctness
+            self._keep(f"correctness > {rules.correctness:g}", self._placed | passes)
         if rules.doc is not None:
             passes = np.where(one_mask, self._better_half(), self._table.doc > rules.doc)
-            self._keep(f"DoC > {rules.doc:g}, or the better half of an only mask", passes)
+            self._keep(f"DoC > {rules.doc:g}, or the better half of an only mask", self._placed | passes)
         if rules.fallback == "unfiltered":
             emptied = self._left_by_row() == 0
             self.kept = self.kept | (before & emptied[self._table.row])
@@ -144,10 +171,10 @@ class Selection:
     def _apply_counts(self, rules: SelectionRules) -> None:
         if rules.ambiguous == "drop":
             self._keep("no sentence shared by masks of an image", ~self._ambiguous())
-        if rules.top_k is not None:
-            self._keep(f"best {rules.top_k} per mask", self._ranks(self._table.row) < rules.top_k)
-        if rules.per_image is not None:
-            self._keep(f"best {rules.per_image} per image", self._ranks(self._images) < rules.per_image)
+        goodness = self._support if rules.rank == "support" else self._table.doc
+        for count, groups, of in ((rules.top_k, self._table.row, "mask"), (rules.per_image, self._images, "image")):
+            if count is not None:
+                self._keep(f"best {count} per {of}", self._ranks(groups * 2 + self._placed, goodness) < count)
 
     def _keep(self, rule: str, passes: np.ndarray) -> None:
         """Drops the candidates that do not pass. passes: bool [C]."""
@@ -163,24 +190,40 @@ class Selection:
 
     def _score(self, name: str) -> np.ndarray:
         if name not in self._table.scores:
-            raise UserError(f"the pairs have no column {name}; omit --{name} or run stage 2 again")
+            raise UserError(
+                f"the pairs have no column {name}; run stage 2 again, or omit {_option(name)} (--preset paper needs DoC alone)"
+            )
         return self._table.scores[name]
 
     def _better_half(self) -> np.ndarray:
         """Marks the better half by DoC of each row's remaining candidates, rounded up: bool [C]."""
-        return self._ranks(self._table.row) < ((self._left_by_row() + 1) // 2)[self._table.row]
+        return self._ranks(self._table.row, self._table.doc) < ((self._left_by_row() + 1) // 2)[self._table.row]
 
-    def _ranks(self, groups: np.ndarray) -> np.ndarray:
-        """Ranks the remaining candidates of each group by DoC, int64 [C]: 0 is the best; ties keep the file order.
+    def _ranks(self, groups: np.ndarray, goodness: np.ndarray) -> np.ndarray:
+        """Ranks the remaining candidates of each group, int64 [C]: 0 is the best; ties are broken by DoC, then by file order.
 
-        groups: group of each candidate, int64 [C]. Ranks of dropped candidates are undefined.
+        groups: group of each candidate, int64 [C]. goodness: float64 [C]. Ranks of dropped candidates are undefined.
         """
         left = np.flatnonzero(self.kept)
-        best_first = left[np.lexsort((-self._table.doc[left], groups[left]))]
+        best_first = left[np.lexsort((-self._table.doc[left], -goodness[left], groups[left]))]
         in_order = groups[best_first]
         ranks = np.zeros(len(self.kept), np.int64)
         ranks[best_first] = np.arange(len(left)) - np.searchsorted(in_order, in_order)
         return ranks
+
+    @cached_property
+    def _placed(self) -> np.ndarray:
+        """Marks expressions with place words, bool [C]."""
+        strategies = self._table.texts.get("strategy")
+        if strategies is None:
+            return np.zeros(len(self._table.row), bool)
+        return np.array([value == PLACE for value in strategies.values], bool)[strategies.codes]
+
+    @cached_property
+    def _support(self) -> np.ndarray:
+        """How often the mask's candidates say each candidate's sentence, times listener and confidence, float64 [C]."""
+        _, sentence, repeats = np.unique(_pairs(self._table.row, self._sentences), return_inverse=True, return_counts=True)
+        return repeats[sentence] * self._score("listener") * self._score("confidence")
 
     @cached_property
     def _sentences(self) -> np.ndarray:

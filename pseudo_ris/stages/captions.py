@@ -106,8 +106,8 @@ def caption_masks(
 
     Raises what write_candidates and score_candidates raise.
     """
-    candidates = write_candidates(captioner, image, masks, seg_ids, image_id, config.decoding, config.crops)
-    return score_candidates(scorer, find_noun, image, masks, seg_ids, candidates, config.scoring, config.crops)
+    candidates = write_candidates(captioner, image, masks, seg_ids, image_id, config.decoding, config.crops, config.listener)
+    return score_candidates(scorer, find_noun, image, masks, seg_ids, candidates, config.scoring, config.crops, config.places)
 
 
 def weights_of(config: CaptionGenerationConfig, device: torch.device) -> int:
@@ -123,6 +123,8 @@ def settings_of(config: CaptionGenerationConfig) -> str:
         clip=config.clip,
         crops=config.crops,
         decoding=config.decoding,
+        listener=config.listener,
+        places=config.places,
         scoring=config.scoring,
     )
 

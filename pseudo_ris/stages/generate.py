@@ -49,7 +49,7 @@ def generate(
         models: ...
         pairs are in out/pairs/distinctive_captions_cc3m.csv
         >>> pairs
-        PairSet(images=1, masks=2, expressions=88)
+        PairSet(images=1, masks=2, expressions=92)
     """
     out = Path(out)
     chosen = {"device": device, "engine": engine, "workers": workers}

@@ -97,10 +97,10 @@ class PairSet(Sequence[MaskExpressions]):
         >>> len(pairs)  # masks that have an expression
         2
         >>> pairs[0].mask.dtype, pairs[0].mask.shape, pairs[0].image.shape, len(pairs[0].expressions)
-        (dtype('bool'), (256, 256), (256, 256, 3), 44)
-        >>> best = pairs.select(doc=1.1, top_k=5)
+        (dtype('bool'), (256, 256), (256, 256, 3), 46)
+        >>> best = pairs.select(top_k=5)
         >>> print(best.export("refer", "out/refer"))
-        1 images, 2 objects, 10 sentences
+        1 images, 2 objects, 14 sentences
     """
 
     def __init__(
@@ -158,14 +158,15 @@ class PairSet(Sequence[MaskExpressions]):
 
         Args:
             preset: "recommended" or "paper".
-            rules: fields of SelectionRules, which win over the preset's; None switches a rule off. For example doc=1.1 (DoC
-                must be greater), top_k=5 (the best five of a mask), min_area=0.01 (share of the image), ambiguous="drop".
+            rules: fields of SelectionRules, which win over the preset's; None switches a rule off. For example listener=0.95,
+                doc=1.1 (DoC must be greater), places="drop", top_k=5 (the best five of a mask), min_area=0.01 (share of the
+                image), ambiguous="drop".
 
         Returns a new set; its `steps` say what each rule left.
         Raises UserError when a preset or rule is unknown, a value does not fit, or the pairs lack what a rule needs.
 
         Examples:
-            >>> best = pr.read_pairs("out/pairs").select(doc=1.1, top_k=5)
+            >>> best = pr.read_pairs("out/pairs").select(places="drop", top_k=5)
             >>> max(len(mask.expressions) for mask in best)
             5
         """
@@ -316,7 +317,7 @@ def read_pairs(path: str | Path, images: str | Path | None = None, masks: str | 
 
     Examples:
         >>> pr.read_pairs("out/pairs", images="photos", masks="out/masks")
-        PairSet(images=1, masks=2, expressions=88)
+        PairSet(images=1, masks=2, expressions=92)
     """
     csv = _find_csv(Path(path))
     noted = _noted_sources(csv)

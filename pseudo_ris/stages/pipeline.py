@@ -50,7 +50,7 @@ class Pipeline:
         >>> pipeline = pr.Pipeline.from_preset("demo", {"scoring.threshold": 1.1}, device="cpu")
         >>> pairs = pipeline("photo.jpg")
         >>> pairs
-        PairSet(images=1, masks=2, expressions=88)
+        PairSet(images=1, masks=2, expressions=92)
         >>> pairs[0].best
         'a large orange car'
     """

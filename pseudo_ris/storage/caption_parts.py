@@ -21,7 +21,10 @@ from pseudo_ris.storage.compaction.rows import DamagedShardError, Row
 
 FOLDER_SUFFIX, SUFFIX = ".parts", ".json"
 DECIMALS = 6
-ROUNDED = ("masked_score", "crop_score", "uniqueness", "correctness", "doc")
+ROUNDED = (
+    *("masked_score", "crop_score", "uniqueness", "correctness", "doc"),
+    *("agreement", "word_agreement", "recognition", "listener", "confidence"),
+)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """The grammar of expressions about drawn scenes, its parser, and the objects to which an expression refers.
 
-    expression  := determiner [superlative] [size] [colour] [pattern] category ["with" marks] [tail] [position]
+    expression  := determiner [superlative | ordinal] [size] [colour] [pattern] category ["with" marks] [tail] [position]
     determiner  := "a" | "an" | "the"         ("an" only before a vowel; a superlative needs "the")
     marks       := "stripes" | "dots"         (only without a pattern adjective)
     tail        := "in the picture" | "in the image" | "on the ground" | "on display"         (no meaning)
-    position    := "on the left" | "on the right" | "at the top" | "at the bottom" | "in the middle"
+    position    := "on the left" | "on the right" | "at the top" | "at the bottom" | "in the middle" | corner | side
+    ordinal     := "second" | "third"         (needs "the" and a side)
+    corner      := "in the top left corner" | ...
+    side        := "from the left" | "from the right" | "from the top" | "from the bottom"   (only with an ordinal)
 
-Positions refer to the centres of the boxes. A superlative selects among the objects of which the rest is true. Captions for
-training on crops contain no position words, since a crop does not show where it was cut (see `sample_caption`).
+Positions refer to the centres of the boxes. A superlative or ordinal selects among the objects of which the rest is true.
+Captions for training on crops contain no position words, since a crop does not show where it was cut (see `sample_caption`).
+Ordinals and corners are read but never drawn, and are not in the embedded models' vocabulary.
 """
 
 from __future__ import annotations
@@ -38,6 +42,20 @@ SUPERLATIVES: dict[str, Callable[[float, float], float]] = {
     "topmost": lambda x, y: y,
     "bottommost": lambda x, y: -y,
 }
+CORNERS: dict[str, Callable[[float, float], bool]] = {
+    "in the top left corner": lambda x, y: x < _LOW and y < _LOW,
+    "in the top right corner": lambda x, y: x > _HIGH and y < _LOW,
+    "in the bottom left corner": lambda x, y: x < _LOW and y > _HIGH,
+    "in the bottom right corner": lambda x, y: x > _HIGH and y > _HIGH,
+}
+ORDINALS: dict[str, int] = {"second": 1, "third": 2}
+# An ordinal counts from the object with the smallest value.
+SIDES: dict[str, Callable[[float, float], float]] = {
+    "from the left": SUPERLATIVES["leftmost"],
+    "from the right": SUPERLATIVES["rightmost"],
+    "from the top": SUPERLATIVES["topmost"],
+    "from the bottom": SUPERLATIVES["bottommost"],
+}
 WORDS: tuple[str, ...] = tuple(
     sorted(
         {"a", "an", "the", "with", *CATEGORIES, *COLOURS, *PATTERNS, *SIZES, *MARKS, *SUPERLATIVES}
@@ -55,7 +73,10 @@ _MIN_WORDS = 4
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed expression; None for parts that it does not name. position, superlative: keys of POSITIONS and SUPERLATIVES."""
+    """A parsed expression; None for parts that it does not name.
+
+    position: a key of POSITIONS or CORNERS, or with an ordinal of SIDES. superlative, ordinal: keys of SUPERLATIVES, ORDINALS.
+    """
 
     category: str
     size: str | None = None
@@ -63,6 +84,7 @@ class Expression:
     pattern: str | None = None
     position: str | None = None
     superlative: str | None = None
+    ordinal: str | None = None
 
 
 class _Reader:
@@ -96,7 +118,8 @@ def parse(expression: str) -> Expression | None:
     if determiner is None or (determiner != "the" and (determiner == "an") != _needs_an(reader.next)):
         return None
     superlative = reader.one_of(SUPERLATIVES)
-    if superlative and determiner != "the":
+    ordinal = None if superlative else reader.one_of(ORDINALS)
+    if (superlative or ordinal) and determiner != "the":
         return None
     size, colour, pattern = reader.one_of(SIZES), reader.one_of(COLOURS), reader.one_of(PATTERNS)
     category = reader.one_of(CATEGORIES)
@@ -108,10 +131,10 @@ def parse(expression: str) -> Expression | None:
             return None
         pattern = MARKS[marks]
     reader.one_of(TAILS)
-    position = reader.one_of(POSITIONS)
-    if reader.next or (position and superlative):
+    position = reader.one_of(SIDES if ordinal else POSITIONS | CORNERS)
+    if reader.next or (position and superlative) or (ordinal and not position):
         return None
-    return Expression(category, size, colour, pattern, position, superlative)
+    return Expression(category, size, colour, pattern, position, superlative, ordinal)
 
 
 def _read(expression: str | Expression) -> Expression | None:
@@ -138,8 +161,12 @@ def referents(expression: str | Expression, scene: Scene) -> tuple[int, ...]:
     if said is None:
         return ()
     centres = {index: _centre(obj) for index, obj in enumerate(scene.objects) if is_true(said, obj)}
+    if said.ordinal:
+        value, place = SIDES[said.position], ORDINALS[said.ordinal]
+        ranked = sorted(centres, key=lambda index: value(*centres[index]))
+        return tuple(ranked[place : place + 1])
     if said.position:
-        holds = POSITIONS[said.position]
+        holds = (POSITIONS | CORNERS)[said.position]
         return tuple(index for index, centre in centres.items() if holds(*centre))
     if said.superlative and centres:
         order = SUPERLATIVES[said.superlative]

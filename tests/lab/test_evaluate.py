@@ -37,7 +37,7 @@ class EqualScorer:
 def knowing_captioner(monkeypatch):
     """Writes the whole truth when calibrated, only the category otherwise, and nonsense for every beam."""
 
-    def write(captioner, image, masks, seg_ids, image_id, decoding, crops):
+    def write(captioner, image, masks, seg_ids, image_id, decoding, crops, listener):
         calibrated = decoding.calibration != "none"
         said = [full_caption(obj) if calibrated else f"the {obj.category}" for obj in SCENE.objects]
         return [[Candidate("hm", "masked", "beam"), Candidate(said[i], "masked", "top_k_5")] for i in seg_ids]

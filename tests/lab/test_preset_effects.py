@@ -24,7 +24,11 @@ SCENE = draw_scene("evaluation", 11, 0)
 
 def flat(preset):
     content = yaml.safe_load((CONFIGS / preset).read_text())
-    return {f"{part}.{name}": value for part, settings in content.items() for name, value in settings.items()}
+    return {
+        f"{part}.{name}": tuple(value) if isinstance(value, list) else value
+        for part, settings in content.items()
+        for name, value in settings.items()
+    }
 
 
 def test_differences_are_those_of_the_two_files():
@@ -50,7 +54,7 @@ def test_a_row_switches_its_settings_and_nothing_else():
             stage = settings.stage1 if hasattr(settings.stage1, part) else settings.stage2
             expected = preset_differences()[name][name in switched] if name in measured_differences() else value
             actual = getattr(getattr(stage, part), field)
-            assert (list(actual) if isinstance(actual, tuple) else actual) == expected, name
+            assert actual == expected, name
 
 
 def test_a_mosaic_is_nine_scenes_side_by_side():

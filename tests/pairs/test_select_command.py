@@ -23,8 +23,8 @@ EVERYTHING = SelectionRules()
 LONG = "the tall man in the red shirt who stands to the left of the two dogs"
 
 
-def caption(text: str, doc: float) -> CaptionRecord:
-    return CaptionRecord(text, "masked", "beam", "ball", 20.5, 21.0, 1.5, 20.5, doc, 4)
+def caption(text: str, doc: float, listener: float = 1.0, strategy: str = "beam") -> CaptionRecord:
+    return CaptionRecord(text, "masked", strategy, "ball", 20.5, 21.0, 1.5, 20.5, doc, 4, listener=listener)
 
 
 PARTS = (
@@ -35,7 +35,7 @@ PARTS = (
             MaskCaptions(
                 0, False, (caption("a red ball", 1.5), caption("A red ball", 1.5), caption(LONG, 3.0), caption("x", 0.9))
             ),
-            MaskCaptions(2, False, (caption('été 🎈\n, "quoted"', 1.1), caption("a ball", 1.15))),
+            MaskCaptions(2, False, (caption('été 🎈\n, "quoted"', 1.1, 0.5), caption("a ball", 1.15, 0.5))),
             MaskCaptions(4, False, (caption("a red ball", 1.25), caption("a dog", 9.0), caption("a dog's ear", 8.0))),
         ),
     ),
@@ -60,8 +60,8 @@ def sentences(path):
 def test_without_options_the_recommended_rules_apply(pairs, tmp_path):
     run("--pairs", pairs, "--output", tmp_path / "out" / "best.csv")
     assert sentences(tmp_path / "out" / "best.csv") == {
-        ("7", 0): ["a red ball"],
-        ("7", 4): ["a red ball", "a dog", "a dog's ear"],
+        ("7", 0): ["a red ball", "x"],
+        ("7", 4): ["a dog", "a dog's ear"],
         ("8", 1): ["two", "three"],
     }
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -100,31 +100,23 @@ def test_the_papers_preset_keeps_all_of_a_mask_where_none_passes(pairs, tmp_path
 
 
 def test_a_rule_that_is_given_wins_over_the_preset(pairs, tmp_path):
-    run(
-        "--pairs",
-        pairs,
-        "--output",
-        tmp_path / "a.csv",
-        "--max-tokens",
-        "off",
-        "--duplicates",
-        "keep",
-        "--fallback",
-        "unfiltered",
-    )
-    run("--pairs", pairs, "--output", tmp_path / "b.csv", "--preset", "paper", "--doc", f"{ScoringConfig().threshold}")
+    off = [word for rule in ("max-tokens", "agreement", "recognition", "listener", "top-k") for word in (f"--{rule}", "off")]
+    common = ("--pairs", pairs, "--duplicates", "keep")
+    run(*common, "--output", tmp_path / "a.csv", *off, "--doc", "1.2", "--fallback", "unfiltered")
+    run("--pairs", pairs, "--output", tmp_path / "b.csv", "--preset", "paper", "--doc", "1.2")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-    run("--pairs", pairs, "--output", tmp_path / "c.csv", "--doc", "off", "--max-tokens", "off", "--duplicates", "keep")
+    run(*common, "--output", tmp_path / "c.csv", *off)
     assert (tmp_path / "c.csv").read_bytes() == pairs.read_bytes()
 
 
 def test_the_presets_are_the_project_s_and_the_paper_s():
-    assert PRESETS["recommended"].doc == ScoringConfig().threshold
-    assert PRESETS["paper"] == SelectionRules(doc=1.0, fallback="unfiltered")
+    assert PRESETS["recommended"].doc is None
+    assert PRESETS["paper"] == SelectionRules(places="drop", doc=1.0, fallback="unfiltered")
 
 
 def test_the_table_follows_the_rules_order_and_adds_up(pairs, tmp_path, capsys):
-    options = "--fallback unfiltered --ambiguous drop --top-k 1 --per-image 1 --uniqueness 1 --correctness 2"
+    options = "--fallback unfiltered --ambiguous drop --top-k 1 --per-image 1 --uniqueness 1 --correctness 2 --doc 1.2"
+    options += " --places drop --rank doc --word-agreement 0.5 --confidence 0.5"
     for number, image in enumerate(("7", "8")):
         (tmp_path / "masks" / "_meta").mkdir(parents=True, exist_ok=True)
         masks = [{"seg_id": seg_id, "area": 5 + 10 * seg_id * (1 - number)} for seg_id in range(5)]
@@ -147,8 +139,14 @@ def test_the_table_follows_the_rules_order_and_adds_up(pairs, tmp_path, capsys):
         "read",
         "masks of at least 0.1 of the image",
         "masks of at most 0.9 of the image",
+        "no place words",
         "at most 17 CLIP tokens",
         "each sentence once per mask",
+        "agreement >= 0.75",
+        "word agreement >= 0.5",
+        "recognition >= 0.3",
+        "listener >= 0.9",
+        "confidence >= 0.5",
         "uniqueness > 1",
         "correctness > 2",
         "DoC > 1.2, or the better half of an only mask",
@@ -163,7 +161,7 @@ def test_the_table_follows_the_rules_order_and_adds_up(pairs, tmp_path, capsys):
         assert (left, masks_left) == (candidates - removed, masks - masks_removed)
     written = read_pairs(tmp_path / "out.csv")
     assert counts[-1][1::2] == [sum(row["num_sent"] for row in written), len(written)]
-    assert [row[0] for row in counts] == [0, 0, 0, 1, 1, 0, 0, 4, -2, 2, 3, 1]
+    assert [row[0] for row in counts] == [0, 0, 0, 0, 1, 1, 0, 0, 0, 2, 0, 0, 0, 2, -2, 2, 3, 1]
 
 
 def test_masks_that_are_too_large_lose_all_candidates(pairs, tmp_path):
@@ -214,7 +212,7 @@ def test_the_input_is_not_replaced(pairs, tmp_path, output):
         (",8,1,3,", ",8,-1,3,", "row 5, column seg_id: '-1' is not an integer"),
         (",8,1,3,", f",8,{'9' * 30},3,", "row 5, column seg_id"),
         ('6.0]",1,', '6.0]",2,', "row 5, column one_mask: '2' is neither 0 nor 1"),
-        ("\n3,8.jpg", "\n8.jpg", "row 5: 15 cells, the header has 16"),
+        ("\n3,8.jpg", "\n8.jpg", "row 5: 21 cells, the header has 22"),
         ("uniqueness", "doc", "duplicate column doc"),
         ("uniqueness", "extra", "column extra is not a column of stage 2"),
         ("one_mask", "one_masks", "no column one_mask"),

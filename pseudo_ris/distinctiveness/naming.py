@@ -1,0 +1,55 @@
+"""What each mask is called: what its candidates agree on, and whether the scorer recognises it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pseudo_ris.distinctiveness.nouns import content_words
+
+
+@dataclass(frozen=True, eq=False)
+class Naming:
+    """The nouns of an image and how well each fits each mask.
+
+    nouns: the K distinct head nouns of all candidates, in lower case. agreement: float64 [N, K], share of a mask's candidates
+    that have the noun. recognition: float64 [N, K] in (0, 1], exp(m - largest m of the mask) for CLIP's logits m of the masked
+    crop and the noun prompts: 1 for the noun that CLIP prefers, 1/e for one whose logit is 1 lower.
+    """
+
+    nouns: tuple[str, ...]
+    agreement: np.ndarray
+    recognition: np.ndarray
+
+    @classmethod
+    def of(cls, nouns: Sequence[Sequence[str]], masked_logits: np.ndarray) -> Naming:
+        """The naming of N masks.
+
+        nouns: for each mask the head nouns of its candidates. masked_logits: float [N, T], CLIP's logits of each masked crop
+        and each candidate's noun prompt, for the T candidates in the order of `nouns`.
+        """
+        said = [[noun.lower() for noun in own] for own in nouns]
+        columns: dict[str, int] = {}
+        for place, noun in enumerate(noun for own in said for noun in own):
+            columns.setdefault(noun, place)
+        counts = [Counter(own) for own in said]
+        agreement = np.array([[count[noun] / max(1, count.total()) for noun in columns] for count in counts])
+        logits = np.asarray(masked_logits, np.float64)[:, list(columns.values())]
+        recognition = np.exp(logits - logits.max(axis=1, keepdims=True)) if columns else logits
+        return cls(tuple(columns), agreement.reshape(len(nouns), len(columns)), recognition)
+
+
+def word_agreement(texts: Sequence[str], nouns: Sequence[str]) -> list[float]:
+    """For each text of a mask the smallest share of the mask's texts that say one of its content words, but for its head noun.
+
+    1 when the text has no other content word. texts, nouns: the mask's candidates and their head nouns.
+    """
+    said = [content_words(text) for text in texts]
+    counts = Counter(word for words in said for word in words)
+    return [
+        min((counts[word] / len(texts) for word in words - {noun.lower()}), default=1.0)
+        for words, noun in zip(said, nouns, strict=True)
+    ]
