@@ -112,10 +112,11 @@ def _read(
         parents = (lengths[active] > step + 2).nonzero()[:, 0]
         active = active[parents]
     total, lowest = torch.zeros(2, *readers.shape, dtype=torch.float64)
-    for rows, logs in steps:  # read back here, so that a GPU is not waited for at each step
-        of_step = logs.cpu().double()
-        total[rows] += of_step
-        lowest[rows] = lowest[rows].minimum(of_step)
+    together = torch.cat([logs.flatten() for _, logs in steps]).cpu().double()  # a GPU is waited for once
+    for (rows, logs), of_step in zip(steps, together.split([logs.numel() for _, logs in steps]), strict=True):
+        found = of_step.view_as(logs)
+        total[rows] += found
+        lowest[rows] = lowest[rows].minimum(found)
     return torch.stack([total, lowest], 1).masked_fill(~readers[:, None], -torch.inf)
 
 

@@ -37,7 +37,7 @@ class Part:
 
 
 class PartStore:
-    """Writes and reads the parts of one output; an image's file, where it is whole, counts before its row."""
+    """Writes and reads the parts of one output. An image's file, if complete, takes precedence over its row in a shard."""
 
     def __init__(self, output: Path, name: str) -> None:
         self.output = output
@@ -45,24 +45,24 @@ class PartStore:
         self.archive = Archive(self.folder / SHARDS)
 
     def prepare(self, clear: bool = True) -> None:
-        """Creates the folders; `clear` removes what a killed run left half-written. Raises UserError."""
+        """Creates the folders; `clear` removes the temporary files of a killed run. Raises UserError."""
         prepare_folder(self.output, clear)
         prepare_folder(self.folder, clear)
 
     @contextmanager
     def working(self, shard: Shard) -> Iterator[None]:
-        """Prepares and holds the output for a run of stage 2. Raises UserError when another run is at work on it."""
+        """Prepares and locks the output for a run of stage 2. Raises UserError when another run uses it."""
         with working_in(self.output, shard):
             self.prepare(clear=shard.is_whole)
             yield
 
     def is_current(self, record: ImageRecord, key: str) -> bool:
-        """Whether a part of the image exists that was made from `key`."""
+        """Returns True if a part of the image exists that was made from `key`."""
         row = self.loose_row(record.image_id)
         return (row.key if row else self.archive.key_of(record.image_id)) == key
 
     def write(self, record: ImageRecord, key: str, masks: Sequence[MaskCaptions]) -> None:
-        """Writes an image's part; scores are rounded to 6 decimals here, once, so that all files agree."""
+        """Writes an image's part. Scores are rounded to 6 decimals here, so that all files agree."""
         content = {
             "image_id": record.image_id,
             "image_name": record.name,
@@ -72,7 +72,7 @@ class PartStore:
         write_atomic(self._path(record.image_id), json.dumps(content, ensure_ascii=False) + "\n")
 
     def read_all(self, records: Iterable[ImageRecord]) -> Iterator[Part]:
-        """Parts of the images that have one, in image order, one in memory at a time. Raises UserError."""
+        """Yields the parts of the images that have one, in image order. Raises UserError."""
         for record in records:
             try:
                 row = self.loose_row(record.image_id) or self.archive.find(record.image_id)
@@ -82,11 +82,11 @@ class PartStore:
                 yield Part(record.image_id, record.name, tuple(_mask_of(m) for m in json.loads(row.text)["masks"]))
 
     def loose_ids(self) -> set[str]:
-        """Images that have a file, whole or not."""
+        """Returns the ids of images that have a file, complete or not."""
         return {path.stem for path in self.folder.glob(f"*{SUFFIX}")}
 
     def loose_row(self, image_id: str) -> Row | None:
-        """The part in an image's file, None unless it is whole."""
+        """Returns the part in an image's file; None unless the file is complete."""
         try:
             text = self._path(image_id).read_text(encoding="utf-8")
             content = json.loads(text)
@@ -110,7 +110,7 @@ class PartStore:
 
 
 def rounded(mask: MaskCaptions) -> MaskCaptions:
-    """The expressions of a mask with the scores that are stored."""
+    """Returns the expressions of a mask with scores rounded as they are stored."""
     candidates = [
         dataclasses.replace(c, **{name: round(getattr(c, name), DECIMALS) for name in ROUNDED}) for c in mask.candidates
     ]

@@ -35,7 +35,7 @@ META_SUFFIX = ".json"
 
 
 def require_loose(masks: Path) -> None:
-    """For readers of `<masks>/<image id>/<seg id>.png` itself: raises UserError when the masks are in shards."""
+    """Raises UserError when the masks are in shards, for code that reads `<masks>/<image id>/<seg id>.png` itself."""
     if current_folder(masks / META / SHARDS).exists():
         raise UserError(f"--masks {masks}: its masks are in shards; `pseudo-ris unshard --masks {masks}` makes files of them")
 
@@ -52,7 +52,7 @@ class StoredMasks:
         return [item for pair in self.files.items() for item in pair]
 
     def decode(self, height: int, width: int) -> tuple[list[int], np.ndarray]:
-        """Seg ids and masks bool [N, H, W], blank masks (all 0 or all 1) left out; a seg id stays its file's number.
+        """Returns seg ids and masks bool [N, H, W], without blank masks (all 0 or all 1).
 
         Raises BadInputError when a file is no mask of this size, or when masks exist and all are blank.
         """
@@ -67,9 +67,9 @@ class StoredMasks:
 
 
 def without_blank(masks: Mapping[int, np.ndarray], height: int, width: int, name: str) -> tuple[list[int], np.ndarray]:
-    """Seg ids and masks bool [N, H, W] of the masks of the image `name` that are neither all 0 nor all 1.
+    """Returns seg ids and masks bool [N, H, W] of the masks of image `name` that are neither all 0 nor all 1.
 
-    Raises BadInputError when there are masks and all are.
+    Raises BadInputError when all masks of the image are blank.
     """
     kept = {seg_id: mask for seg_id, mask in masks.items() if mask.any() and not mask.all()}
     if masks and not kept:
@@ -78,7 +78,7 @@ def without_blank(masks: Mapping[int, np.ndarray], height: int, width: int, name
 
 
 class MaskStore:
-    """Writes and reads the pseudo masks below `folder`; an image's files, where they are whole, count before its row."""
+    """Writes and reads the pseudo masks below `folder`. An image's files, if complete, take precedence over its row."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class MaskStore:
 
     @classmethod
     def existing(cls, folder: Path) -> MaskStore:
-        """The store at a folder that must be there already. Raises UserError."""
+        """Returns the store of an existing folder. Raises UserError."""
         if folder.is_file():
             raise UserError(f"--masks {folder}: is a file; if it holds annotations, add --mask_format coco or refer")
         if not folder.is_dir():
@@ -94,39 +94,39 @@ class MaskStore:
         return cls(folder)
 
     def prepare(self, clear: bool = True) -> None:
-        """Creates the folders; `clear` removes what a killed run left half-written. Raises UserError."""
+        """Creates the folders; `clear` removes the temporary files of a killed run. Raises UserError."""
         prepare_folder(self.folder / META, clear)
         prepare_folder(self.folder, clear)
 
     @contextmanager
     def working(self, shard: Shard) -> Iterator[None]:
-        """Prepares and holds the folder for a run of stage 1. Raises UserError when another run is at work on it."""
+        """Prepares and locks the folder for a run of stage 1. Raises UserError when another run uses it."""
         with working_in(self.folder, shard):
             self.prepare(clear=shard.is_whole)
             yield
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Holds the folder for a run of stage 2: masks that are just being replaced would be read in part.
+        """Locks the folder for a run of stage 2, which must not read masks while they are replaced.
 
-        Raises UserError when stage 1 is at work on it.
+        Raises UserError when a run of stage 1 uses the folder.
         """
         with reading_from(self.folder):
             yield
 
     def is_current(self, record: ImageRecord, key: str) -> bool:
-        """Whether finished, undamaged masks of the image exist that were made from `key`; reads the PNGs."""
+        """Returns True if complete, undamaged masks of the image exist that were made from `key`. Reads the PNGs."""
         meta = self._whole_meta(record.image_id)
         if meta is None:
             return self.archive.key_of(record.image_id) == key
         return meta.get("key") == key and self._read_undamaged(record.image_id, meta) is not None
 
     def is_known(self, record: ImageRecord) -> bool:
-        """Whether stage 1 has recorded a result for the image, masks or none."""
+        """Returns True if stage 1 has recorded a result for the image, with or without masks."""
         return self._read_meta(record.image_id) is not None or self.archive.key_of(record.image_id) is not None
 
     def write(self, record: ImageRecord, key: str, masks: Sequence[MaskRecord], height: int, width: int) -> None:
-        """Writes the masks of an image in place of earlier ones; interrupted, the image counts as not done."""
+        """Replaces the masks of an image. If interrupted, the image counts as not done."""
         files = {mask.seg_id: encode_mask(mask.mask) for mask in masks}
         entries = [
             {
@@ -145,7 +145,7 @@ class MaskStore:
         self._put(record.image_id, {f"{seg_id}.png": data for seg_id, data in files.items()}, text)
 
     def read(self, record: ImageRecord) -> StoredMasks:
-        """Mask files of an image; none when stage 1 found no object. Works for folders of PNGs from elsewhere too.
+        """Returns the mask files of an image; none when stage 1 found no object. Also works for folders of PNGs from elsewhere.
 
         Raises BadInputError when the image has neither masks nor a record of having none, when a file is missing or its shard
         is damaged.
@@ -168,7 +168,7 @@ class MaskStore:
         return StoredMasks(record.image_id, {seg_id: read_bytes(by_id[seg_id]) for seg_id in sorted(by_id)})
 
     def read_png(self, image_id: str, seg_id: int) -> bytes:
-        """The file of one mask; the image id is one that names a folder. Raises BadInputError, also where a link leads out."""
+        """Returns the file of one mask. image_id: a valid folder name. Raises BadInputError, also when a link leads outside."""
         if self._whole_meta(image_id) is None and (row := self.archive.find(image_id)) is not None:
             files = _files_of(row)
             if seg_id in files:
@@ -176,12 +176,12 @@ class MaskStore:
         return read_bytes(file_inside(self.folder, f"{image_id}/{seg_id}.png"))
 
     def loose_ids(self) -> set[str]:
-        """Images that have files of their own, whole or not."""
+        """Returns the ids of images that have files of their own, complete or not."""
         metas = {path.stem for path in (self.folder / META).glob(f"*{META_SUFFIX}")}
         return metas | {path.name for path in self.folder.iterdir() if path.is_dir() and path.name != META}
 
     def loose_row(self, image_id: str) -> Row | None:
-        """The masks in an image's files, None unless they are whole and undamaged."""
+        """Returns the masks in an image's files as a row; None unless they are complete and undamaged."""
         meta = self._whole_meta(image_id)
         files = None if meta is None else self._read_undamaged(image_id, meta)
         if files is None:
@@ -193,7 +193,7 @@ class MaskStore:
         return Row(image_id, str(meta.get("image")), str(meta.get("key")), text, tuple(files.items()))
 
     def remove_loose(self, image_id: str) -> None:
-        """Removes an image's files, the meta file first, so that what is left by an interruption is not whole.
+        """Removes an image's files, the meta file first, so that an interruption leaves an incomplete image.
 
         Raises UserError.
         """
@@ -204,11 +204,11 @@ class MaskStore:
                 shutil.rmtree(folder)
 
     def restore(self, row: Row) -> None:
-        """Writes an image's files from its row. Raises UserError, and BadInputError when a file's name is none of a mask."""
+        """Writes an image's files from its row. Raises UserError, and BadInputError when a file name is not that of a mask."""
         self._put(row.image_id, {f"{seg_id}.png": data for seg_id, data in _files_of(row).items()}, row.text)
 
     def _put(self, image_id: str, files: dict[str, bytes], meta: str) -> None:
-        """Raises UserError, and BadInputError when the folder holds other files than masks, which would be lost."""
+        """Raises UserError, and BadInputError when the folder contains other files than masks, which would be deleted."""
         meta_path, folder = self._meta_path(image_id), self.folder / image_id
         if foreign := _foreign_file(folder):
             raise BadInputError(
@@ -226,7 +226,7 @@ class MaskStore:
         return self.folder / META / f"{image_id}{META_SUFFIX}"
 
     def _whole_meta(self, image_id: str) -> dict | None:
-        """What was noted of an image, None when there is nothing or its PNGs are not all there with the noted sizes.
+        """Returns the meta data of an image; None if there is none, or if a PNG is missing or has another size.
 
         Earlier versions noted no sizes; of theirs any size will do.
         """
@@ -235,12 +235,12 @@ class MaskStore:
             return None
         try:
             whole = all(noted in (None, (folder / name).stat().st_size) for name, noted in _noted(meta, "bytes").items())
-        except (OSError, AttributeError, KeyError, TypeError):  # the file may say anything
+        except (OSError, AttributeError, KeyError, TypeError):  # the content of the file is unchecked
             return None
         return meta if whole else None
 
     def _read_undamaged(self, image_id: str, meta: Mapping[str, Any]) -> dict[str, bytes] | None:
-        """The PNGs that a whole meta file speaks of, by name; None when one is not what was written.
+        """Returns the PNGs that a meta file lists, by name; None when a checksum differs.
 
         Earlier versions noted no checksums; of theirs the PNG's own are checked.
         """
@@ -252,15 +252,15 @@ class MaskStore:
         return files if all(_is_undamaged(files[name], noted) for name, noted in _noted(meta, "crc32").items()) else None
 
     def _why_none(self, image_id: str) -> str:
-        """Why stage 1 has left no masks of an image, and what to do."""
+        """Explains why an image has no masks, and what to do."""
         if reason := self._reasons.get(image_id):
             return f"generate_masks failed on this image ({reason}); fix the cause and run generate_masks again"
         return f"no masks in {self.folder / image_id}; run generate_masks on this image first"
 
     @cached_property
     def _reasons(self) -> dict[str, str]:
-        """Image id -> why stage 1 failed on it; does not change while the masks are read."""
-        with suppress(UserError):  # masks from elsewhere may have any file of this name
+        """Maps the image id to the reason why stage 1 failed; constant while the masks are read."""
+        with suppress(UserError):  # a folder from elsewhere may have another file of this name
             return {failure.image_id: failure.reason for failure in all_failures(self.folder).values()}
         return {}
 
@@ -284,14 +284,14 @@ def _is_undamaged(data: bytes, crc32: int | None) -> bool:
 
 
 def _foreign_file(folder: Path) -> str:
-    """Name of something in the folder that is no mask, "" when there is nothing. Hidden files do not count."""
+    """Returns the name of a file in the folder that is not a mask, or "". Hidden files are ignored."""
     with suppress(OSError):  # there is no folder, or another process is replacing it
         return next((path.name for path in folder.iterdir() if not _is_mask(path) and not path.name.startswith(".")), "")
     return ""
 
 
 def _files_of(row: Row) -> dict[int, bytes]:
-    """Seg id -> PNG bytes of a row, ordered by seg id. Raises BadInputError."""
+    """Returns seg id -> PNG bytes of a row, ordered by seg id. Raises BadInputError."""
     files = {name.removesuffix(".png"): data for name, data in row.files}
     if not all(map(str.isdecimal, files)):
         raise BadInputError(

@@ -1,4 +1,4 @@
-"""How far the runs on a folder are, or what they have left: `pseudo-ris status OUT`.
+"""Progress and failures of the runs on a folder: `pseudo-ris status OUT`.
 
 OUT is stage 1's folder of masks, stage 2's of pairs, or one that holds such folders. The exit code is 0, 3 when images have
 failed, and 2 when OUT is none of these. A run that has died counts as neither; the same command goes on where it stopped.
@@ -28,7 +28,7 @@ from pseudo_ris.storage.compaction.archive import SHARDS, count_rows
 from pseudo_ris.storage.mask_store import META
 
 SILENT_SECONDS = 30.0
-"""A run says how far it is every two seconds; after so long without, something is amiss."""
+"""A run reports its progress every two seconds; after this time without a report it is shown as silent."""
 
 State = Literal["under way", "dead", "unknown"]
 
@@ -48,7 +48,7 @@ class RunSeen:
     silent: float = 0.0
 
     def lines(self) -> Iterator[str]:
-        """For a person."""
+        """Returns the lines to print."""
         if self.status is None:
             yield f"{self.state}: {self._whose}; it has not said yet how far it is, or puts the files together"
             return
@@ -62,7 +62,7 @@ class RunSeen:
             yield "  the same command goes on where this one stopped"
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Returns the values for JSON output."""
         said = asdict(self.status) | {"seconds_left": self.status.seconds_left} if self.status else None
         return {"state": self.state, "shard": str(self.shard), "silent": round(self.silent, 1), "status": said}
 
@@ -87,7 +87,7 @@ class FolderSeen:
     is_read: bool = False
 
     def lines(self) -> Iterator[str]:
-        """For a person."""
+        """Returns the lines to print."""
         yield f"{self.folder}: {self.kind}"
         for run in self.runs:
             yield from (f"  {line}" for line in run.lines())
@@ -104,7 +104,7 @@ class FolderSeen:
             yield f"    tracebacks in {tracebacks.folder}"
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Returns the values for JSON output."""
         return {
             "folder": str(self.folder),
             "kind": self.kind,
@@ -116,7 +116,7 @@ class FolderSeen:
 
 
 def stage_folders(folder: Path) -> list[Path]:
-    """The folders of stages 1 and 2 at `folder`, or directly below it. Raises UserError when there are none."""
+    """Returns the folders of stages 1 and 2 at `folder` or directly below it. Raises UserError when there are none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of masks or pairs, or the one above them")
     found = [folder] if _kind(folder) else sorted(path for path in folder.iterdir() if path.is_dir() and _kind(path))
@@ -126,7 +126,7 @@ def stage_folders(folder: Path) -> list[Path]:
 
 
 def look_at(folder: Path) -> FolderSeen:
-    """What there is to know of a folder of stage 1 or 2. Raises UserError when its list of failures is none."""
+    """Reads the state of a folder of stage 1 or 2. Raises UserError when its list of failures is not valid."""
     runs, is_read = _runs(folder)
     failures = all_failures(folder)
     ordered = [failures[image] for image in sorted(failures)]
@@ -154,7 +154,7 @@ def _count_results(place: Path) -> int:
 
 
 def _runs(folder: Path) -> tuple[list[RunSeen], bool]:
-    """The runs on a folder, and whether others read from it."""
+    """Returns the runs on a folder, and whether other runs read from it."""
     # Before and after: a run may begin or end in between, and is not dead then.
     before = _roles(folder)
     said = {_shard_of(path.name): read_status(path) for path in folder.glob(STATUS_FILES)}

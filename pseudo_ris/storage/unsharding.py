@@ -1,4 +1,4 @@
-"""Makes files of what is in shards, as a run without --shard-size leaves them, and removes the shards."""
+"""Turns shards back into one file per image, as a run without --shard-size writes them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pseudo_ris.storage.mask_store import MaskStore
 
 
 def loosen(store: MaskStore | PartStore) -> int:
-    """Writes the files of all rows, those that have been made anew since left alone; returns how many images were written.
+    """Writes the files of all rows, except of images that have newer files. Returns the number of images written.
 
-    Stopped, it goes on where it was. Raises UserError.
+    Can be stopped and started again. Raises UserError.
     """
     folder, written = store.archive.folder, 0
     recover(folder)

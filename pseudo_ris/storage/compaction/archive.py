@@ -1,4 +1,4 @@
-"""Reading single images out of a folder of shards."""
+"""Reads single images from a folder of shards."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ HELD_GROUPS = 2
 
 
 def current_folder(folder: Path) -> Path:
-    """The folder whose shards count: `folder`, or what it was before a relayout that was killed between its two renames."""
+    """Returns the folder with the shards: `folder`, or its earlier name if a relayout was killed between its renames."""
     return folder if folder.exists() else earlier_name(folder)
 
 
 def earlier_name(folder: Path) -> Path:
-    """Where the shards of before a relayout are for a moment."""
+    """Returns the name that the folder has for a moment during a relayout."""
     return folder.with_name(f"{folder.name}.old")
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards in a folder: those of the listed images, by number, then those of images that are no longer listed."""
+    """Returns the shards in a folder: first those of the listed images, by number, then those of images no longer listed."""
     return sorted(folder.glob("*.parquet"))
 
 
 def count_rows(folder: Path) -> int:
-    """Images in a folder of shards, which need not exist. Only the ends of the files are read; damaged ones count nothing."""
+    """Counts the images in a folder of shards, which need not exist. Reads only the file footers; skips damaged files."""
     return sum(count_of(path) for path in shard_paths(current_folder(folder)))
 
 
 class Archive:
-    """The images in a folder of shards, which need not exist; a few row groups are in memory at a time.
+    """The images in a folder of shards, which need not exist. Keeps a few row groups in memory.
 
-    What is where is read once, some 100 bytes an image; damaged shards are passed over: their images are as good as not made.
+    The positions are read once, about 100 bytes per image. Damaged shards are skipped, so their images count as not made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,25 +49,25 @@ class Archive:
         self._held: dict[tuple[Path, int], list[Row]] = {}
 
     def key_of(self, image_id: str) -> str | None:
-        """The key of an image's row, None when it has none."""
+        """Returns the key of an image's row, or None."""
         table = self._read_table()
         number = table.find(image_id)
         return None if number is None else table.keys[number].as_py()
 
     def find(self, image_id: str) -> Row | None:
-        """An image's row, None when it has none. Raises DamagedShardError, and UserError when the disk cannot be read."""
+        """Returns an image's row, or None. Raises DamagedShardError, and UserError when the disk cannot be read."""
         row = self._find(image_id)
         if row is None or row.image_id == image_id:
             return row
-        self.forget()  # the shard has been written anew
+        self.forget()  # the shard was rewritten
         return self._find(image_id)
 
     def image_ids(self) -> Iterator[str]:
-        """The ids of all rows, shard by shard."""
+        """Yields the ids of all rows, shard by shard."""
         return (image_id.as_py() for image_id in self._read_table().ids)
 
     def forget(self) -> None:
-        """Has what is where read again: shards were written."""
+        """Drops the positions, so that they are read again after shards were written."""
         self._table = None
         self._held.clear()
 
@@ -94,7 +94,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class _Table:
-    """Which row of which shard each image is.
+    """The position of each image: shard and row.
 
     paths: of the shards. ends: int64 [S], rows up to the end of each. ids, keys: strings [N], of all rows in turn.
     hashes: int64 [N], of the ids, ascending. order: int64 [N], the row of each hash.
@@ -127,7 +127,7 @@ class _Table:
         return cls(whole, ends, pa.concat_arrays(ids), pa.concat_arrays(keys), unordered[order], order)
 
     def find(self, image_id: str) -> int | None:
-        """Number of the image's row among all, None when it has none."""
+        """Returns the number of the image's row among all rows, or None."""
         if not len(self.hashes):
             return None
         wanted = hash(image_id)
@@ -140,7 +140,7 @@ class _Table:
         return None
 
     def place_of(self, number: int) -> tuple[Path, int]:
-        """The shard of a row and its number there."""
+        """Returns the shard of a row and its number there."""
         shard = int(np.searchsorted(self.ends, number, "right"))
         first = int(self.ends[shard - 1]) if shard else 0
         return self.paths[shard], number - first

@@ -1,4 +1,4 @@
-"""Brings the finished images of a run from files of their own into shards, a block of images at a time, as the run goes."""
+"""Moves the finished images of a run from their own files into shards during the run, one block of images at a time."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from pseudo_ris.storage.compaction.layout import Layout, recover, relay, shard_n
 from pseudo_ris.storage.compaction.rows import DamagedShardError, IdsAndKeys, Row, read_ids_and_keys, read_rows, write_shard
 
 StampOf = Callable[[ImageRecord], bytes]
-"""What an image looks like now, NO_STAMP when that cannot be said without reading it."""
+"""Returns the current stamp of an image; NO_STAMP if that needs reading the image."""
 
 
 class LooseStore(Protocol):
-    """A store of results, an image's in files of its own. Where an image has both, its files count and not its row."""
+    """A store of results with files for each image. If an image has both files and a row, the files count."""
 
     archive: Archive
 
     def loose_ids(self) -> set[str]:
-        """Images that have files, whole or not."""
+        """Returns the ids of images that have files, complete or not."""
 
     def loose_row(self, image_id: str) -> Row | None:
-        """What an image's files hold, None unless they are whole."""
+        """Returns the content of an image's files; None unless they are complete."""
 
     def remove_loose(self, image_id: str) -> None:
-        """Removes an image's files. Interrupted, what is left is not whole."""
+        """Removes an image's files. An interruption leaves an incomplete image."""
 
 
 @contextmanager
 def compacting(
     store: LooseStore, records: Sequence[ImageRecord], size: int, shard: Shard, stamps: Callable[[], StampOf]
 ) -> Iterator[Compactor | None]:
-    """A compactor for a run on all images that asks for shards of `size`, otherwise (size 0) None.
+    """Yields a compactor if the run covers all images and `size` is above 0, otherwise None.
 
     stamps: gives what says how each image looks; called only where it is needed. Raises UserError.
     """
@@ -53,11 +53,11 @@ def compacting(
 
 
 class Compactor:
-    """Writes a block's shard when all its images have ended, then removes their files; the Keeper of a Run.
+    """Writes a block's shard when all its images have ended, then removes their files. It is the Keeper of a Run.
 
     Half a block of ended images does not wait for the others: the files of one and a half blocks and of the images that are
     being worked on are all that there are beside the shards, unless images end in quite another order than they are listed.
-    At any moment each result is whole in its files or in a shard, so that the next run goes on from wherever this one stopped.
+    At any moment each result is complete in its files or in a shard, so the next run continues where this one stopped.
 
     Args:
         records: all images of the run, in order. size: images of a block.
@@ -79,7 +79,7 @@ class Compactor:
         store.archive.forget()
 
     def is_unchanged(self, record: ImageRecord) -> bool:
-        """Whether a shard has the image's result and the image looks as it did then; notes how it looks."""
+        """Returns True if a shard has the image's result and the stamp is unchanged; stores the stamp."""
         place = self._layout.place(record.image_id)
         stamp = self._seen[place] = self._stamp_of(record)
         unchanged = stamp != NO_STAMP and stamp == self._known[place] and record.image_id not in self._loose
@@ -88,7 +88,7 @@ class Compactor:
         return unchanged
 
     def settled(self, record: ImageRecord, outcome: Outcome) -> None:
-        """Notes that an image has ended, and compacts its block when it was the last or half of it waits. Raises UserError."""
+        """Records that an image has ended; compacts its block if all or half of its images have. Raises UserError."""
         block, place = self._layout.block_of(record.image_id), self._layout.place(record.image_id)
         self._left[block] -= 1
         if outcome.status == "made":
@@ -97,7 +97,7 @@ class Compactor:
             self._touched.add(block)
         else:
             self._ended[place] = self._seen[place]
-            if outcome.key:  # it was looked at
+            if outcome.key:  # the image was read
                 self._keys[block][record.image_id] = outcome.key
                 if self._left[block] and len(self._keys[block]) == (self._layout.size + 1) // 2:
                     self._compact(block, set(self._keys[block]))
@@ -105,14 +105,14 @@ class Compactor:
             self._put_off.append(block)
 
     def close(self) -> None:
-        """Ends the work after the last image. Raises UserError."""
+        """Finishes after the last image. Raises UserError."""
         put_off, self._put_off = self._put_off, []
         for block in put_off:
             self._compact(block)
         self._index.close([path.stem for path in shard_paths(self._folder)])
 
     def _take_stock(self) -> bool:
-        """Reads what is in the shards and what is known of it; whether everything is where it belongs."""
+        """Reads the shards and their stamps; returns True if every row is in its block."""
         index, fits = StampIndex(self._folder), True
         for name, rows in whole_shards(self._folder):
             fits &= self._layout.fits(name, rows)
@@ -122,7 +122,7 @@ class Compactor:
         return fits
 
     def _compact(self, block: int, ended: Collection[str] | None = None) -> bool:
-        """Brings a block's images, or the `ended` of them, into its shard; False when a result of theirs is not to be seen."""
+        """Moves a block's images, or its `ended` ones, into its shard. Returns False if a result is not visible yet."""
         name, image_ids, keys = shard_name(block), self._layout.image_ids(block), self._keys[block]
         path = shard_path(self._folder, name)
         try:
@@ -147,7 +147,7 @@ class Compactor:
         return True
 
     def _merged(self, image_ids: list[str], loose: Collection[str], keys: Mapping[str, str], path: Path) -> Iterator[Row]:
-        """The rows of a block: what its images' files hold, otherwise what is in its shard so far."""
+        """Yields the rows of a block: from the images' files, otherwise from its shard."""
         earlier = read_rows(path)
         waiting = next(earlier, None)
         for image_id in image_ids:
@@ -166,4 +166,4 @@ class Compactor:
 
 
 class _NotThereError(Exception):
-    """A result that was reported is not to be seen here, yet or any more."""
+    """A reported result is not visible on this machine, yet or any more."""

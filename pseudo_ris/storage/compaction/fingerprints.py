@@ -1,4 +1,4 @@
-"""What the images of a run looked like when their results were made, so that they need not be read to see that nothing changed.
+"""Stamps of a run's images from the time when their results were made: unchanged images need not be read again.
 
 A stamp is a hash of an image's size and time, its masks' key and the settings. The stamps of a folder of shards are in its
 `index.jsonl`, a line a shard. That file is a cache: lost, cut short or out of date, it costs a run that reads all images.
@@ -21,12 +21,12 @@ NO_STAMP = bytes(STAMP_BYTES)
 
 
 def stamp_of(*parts: object) -> bytes:
-    """Hash of what was seen of an image."""
+    """Returns the stamp: a hash of the parts."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=STAMP_BYTES).digest()
 
 
 class Stamps:
-    """A stamp for each of `count` images; NO_STAMP where nothing is known."""
+    """One stamp per image; NO_STAMP where it is unknown."""
 
     def __init__(self, count: int) -> None:
         self._data = bytearray(count * STAMP_BYTES)
@@ -39,7 +39,7 @@ class Stamps:
 
 
 class StampIndex:
-    """The stamps of a folder of shards. Each shard's are added as a line when it is written; `close` leaves a line a shard."""
+    """The stamps of a folder of shards: one line per shard, appended when the shard is written."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / INDEX
@@ -50,7 +50,7 @@ class StampIndex:
                 self._take(line)
 
     def stamps_of(self, shard: str, rows: IdsAndKeys) -> list[bytes]:
-        """Stamps of a shard's rows; NO_STAMP for each when they are not known for just these rows."""
+        """Returns the stamps of a shard's rows; NO_STAMP for all unless they are known for exactly these rows."""
         entry = _parse(self._lines.get(shard, ""))
         if entry is None or entry["rows"] != digest(rows):
             return [NO_STAMP] * len(rows)
@@ -59,7 +59,7 @@ class StampIndex:
         return stamps if len(stamps) == len(rows) else [NO_STAMP] * len(rows)
 
     def add(self, shard: str, rows: IdsAndKeys, stamps: Sequence[bytes]) -> None:
-        """Notes the stamps of a shard's rows, unless they are known. Raises UserError when they cannot be written."""
+        """Stores the stamps of a shard's rows, unless they are known. Raises UserError when they cannot be written."""
         entry = {"shard": shard, "rows": digest(rows), "stamps": base64.b64encode(b"".join(stamps)).decode()}
         line = json.dumps(entry) + "\n"
         if self._lines.get(shard) == line:
@@ -71,7 +71,7 @@ class StampIndex:
             file.write(line)
 
     def close(self, shards: Sequence[str]) -> None:
-        """Leaves a line for each of these shards, in their order. Raises UserError when it cannot be written."""
+        """Rewrites the index with one line for each of these shards, in their order. Raises UserError."""
         self._lines = {shard: self._lines[shard] for shard in shards if shard in self._lines}
         self._write()
 
@@ -93,7 +93,7 @@ class StampIndex:
 
 
 def _parse(line: str) -> dict[str, str] | None:
-    """A line of the index, None when it is torn."""
+    """Parses a line of the index; returns None if it is incomplete."""
     try:
         entry = json.loads(line)
         texts = [entry[name] for name in ("shard", "rows", "stamps")]

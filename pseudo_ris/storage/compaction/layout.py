@@ -22,7 +22,7 @@ UNLISTED = "unlisted-"
 
 
 class Layout:
-    """The listed images in blocks of `size`. An id that two images have belongs to the first."""
+    """The listed images in blocks of `size`. If two images share an id, it belongs to the first."""
 
     def __init__(self, records: Sequence[ImageRecord], size: int) -> None:
         self.size = size
@@ -35,25 +35,25 @@ class Layout:
         return len(self._ids)
 
     def place(self, image_id: str) -> int | None:
-        """Number of the image among the listed, None when it is not."""
+        """Returns the position of the image in the list, or None."""
         return self._places.get(image_id)
 
     def block_of(self, image_id: str) -> int:
-        """The block that a listed image is in."""
+        """Returns the block of a listed image."""
         return self._places[image_id] // self.size
 
     def blocks(self) -> range:
-        """All blocks."""
+        """Returns the numbers of all blocks."""
         return range(-(-len(self._ids) // self.size))
 
     def image_ids(self, block: int) -> list[str]:
-        """The images of a block, in order, each once."""
+        """Returns the images of a block, in order, each once."""
         start = block * self.size
         ids = self._ids[start : start + self.size]
         return [image_id for place, image_id in enumerate(ids, start) if self._places[image_id] == place]
 
     def fits(self, shard: str, rows: IdsAndKeys) -> bool:
-        """Whether a shard's rows are where they belong, in order."""
+        """Returns True if a shard's rows belong to it and are in order."""
         places = [self._places.get(image_id, -1) for image_id, _ in rows]
         if shard.startswith(UNLISTED):
             return max(places, default=-1) < 0
@@ -63,17 +63,17 @@ class Layout:
 
 
 def shard_name(block: int) -> str:
-    """What the shard of a block is called, without suffix."""
+    """Returns the name of a block's shard, without suffix."""
     return f"{block:06d}"
 
 
 def shard_path(folder: Path, name: str) -> Path:
-    """The file of a shard."""
+    """Returns the path of a shard."""
     return folder / f"{name}.parquet"
 
 
 def recover(folder: Path) -> None:
-    """Ends what a killed run has begun: afterwards `folder` holds whole shards of one relayout. Raises UserError."""
+    """Completes what a killed run began, so that `folder` holds complete shards of one layout. Raises UserError."""
     earlier = earlier_name(folder)
     with writing(folder):
         if earlier.exists():
@@ -86,7 +86,7 @@ def recover(folder: Path) -> None:
 
 
 def whole_shards(folder: Path) -> Iterator[tuple[str, IdsAndKeys]]:
-    """Name and rows of each shard. One that was cut short or overwritten is removed: nothing else can be done with it."""
+    """Yields name and rows of each shard. Removes a shard that was cut short or overwritten, since it cannot be repaired."""
     for path in shard_paths(folder):
         try:
             rows = read_ids_and_keys(path)
@@ -99,7 +99,7 @@ def whole_shards(folder: Path) -> Iterator[tuple[str, IdsAndKeys]]:
 
 
 def relay(folder: Path, layout: Layout, stamps: Stamps) -> None:
-    """Puts all rows where they belong, in new shards that take the old ones' place by rename. Raises UserError.
+    """Writes all rows into new shards of this layout, which replace the old ones by rename. Raises UserError.
 
     stamps: known of the listed images, which go into the new index.
     """

@@ -15,9 +15,9 @@ from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.files import temporary_name, writing
 
 GROUP_ROWS = 100
-"""Most rows of a row group, which is what is read at once ..."""
+"""Largest number of rows of a row group, which is read at once."""
 GROUP_BYTES = 32 << 20
-"""... and what they may come to before the group is closed."""
+"""Bytes after which a row group is closed."""
 
 FILES = pa.list_(pa.struct({"name": pa.string(), "data": pa.binary()}))
 TYPES = {"image_id": pa.string(), "image_name": pa.string(), "key": pa.string(), "text": pa.string(), "files": FILES}
@@ -28,12 +28,12 @@ IdsAndKeys = list[tuple[str, str]]
 
 
 class DamagedShardError(BadInputError):
-    """A shard, or a part of it, is not what was written."""
+    """A shard or a part of it is damaged."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one image came to: all that its own files hold.
+    """The result of one image: the content of its own files.
 
     key: of what the result was made from. text: the JSON file's content. files: of masks, name and content of each PNG.
     """
@@ -46,14 +46,14 @@ class Row:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes."""
+        """Approximate size in bytes."""
         return len(self.text) + sum(len(data) for _, data in self.files)
 
 
 def write_shard(target: Path, rows: Iterable[Row]) -> IdsAndKeys:
-    """Writes a shard, a row group in memory at a time; it appears by rename when it is safely on disk. No rows, no shard.
+    """Writes a shard with one row group in memory; it is renamed into place when it is on disk. Without rows there is no shard.
 
-    Its bytes follow from the rows alone. What `rows` raises passes, and nothing is written. Raises UserError.
+    The bytes depend on the rows alone. If `rows` raises, nothing is written. Raises UserError.
     """
     temporary = temporary_name(target)
     written: IdsAndKeys = []
@@ -74,9 +74,9 @@ def write_shard(target: Path, rows: Iterable[Row]) -> IdsAndKeys:
 
 
 def read_ids_and_keys(path: Path) -> IdsAndKeys:
-    """Image id and key of each row. Raises DamagedShardError, and UserError when the disk cannot be read."""
+    """Returns image id and key of each row. Raises DamagedShardError, and UserError when the disk cannot be read."""
     with _reading(path):
-        path.open("rb").close()  # what may not be read is not damaged; pyarrow does not tell the two apart
+        path.open("rb").close()  # an unreadable file is not a damaged one; pyarrow does not tell the two apart
         file = _open(path)
         table = file.read(["image_id", "key"], use_threads=False)
         if len(table) != file.metadata.num_rows:
@@ -85,7 +85,7 @@ def read_ids_and_keys(path: Path) -> IdsAndKeys:
 
 
 def count_of(path: Path) -> int:
-    """Rows of a shard by what its end says, 0 when it is damaged."""
+    """Returns the number of rows according to the footer; 0 for a damaged shard."""
     try:
         with _reading(path):
             return _open(path).metadata.num_rows
@@ -94,7 +94,7 @@ def count_of(path: Path) -> int:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """All rows in order, a row group in memory at a time; none where there is no file. Raises as `read_group`."""
+    """Yields all rows in order, with one row group in memory; none if there is no file. Raises as `read_group`."""
     if path.exists():
         with _reading(path):
             groups = _open(path).num_row_groups
@@ -103,7 +103,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def read_group_of(path: Path, row: int) -> tuple[int, list[Row]]:
-    """The row group that the row of this number is in, and the number of its first row. Raises as `read_group`."""
+    """Returns the row group that contains a row: number of its first row, and its rows. Raises as `read_group`."""
     with _reading(path):
         metadata = _open(path).metadata
     first = 0
@@ -116,7 +116,7 @@ def read_group_of(path: Path, row: int) -> tuple[int, list[Row]]:
 
 
 def read_group(path: Path, group: int) -> list[Row]:
-    """The rows of a row group. Raises DamagedShardError, and UserError when the disk cannot be read."""
+    """Returns the rows of a row group. Raises DamagedShardError, and UserError when the disk cannot be read."""
     with _reading(path):
         table = _open(path).read_row_group(group, list(TYPES), use_threads=False)
         return [_row_of(entry) for entry in table.to_pylist()]
@@ -131,13 +131,13 @@ def _open(path: Path) -> pq.ParquetFile:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns what pyarrow raises on damaged files, which is nearly anything, into a DamagedShardError."""
+    """Turns any exception that pyarrow raises on damaged files into a DamagedShardError."""
     try:
         yield
     except (UserError, DamagedShardError, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:  # the system's own; damage has no number
+        if isinstance(error, OSError) and error.errno:  # an error of the operating system; damage has no errno
             raise UserError(f"{path}: cannot be read ({error.strerror}); check the disk, then run the command again") from error
         raise _damaged(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
 
@@ -180,7 +180,7 @@ def _row_of(entry: dict) -> Row:
 
 
 def _sync(path: Path) -> None:
-    """Waits until the disk has it: files that it replaces are removed next."""
+    """Waits until the file is on disk, since the files that it replaces are removed next."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
