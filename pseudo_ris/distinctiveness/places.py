@@ -6,8 +6,8 @@ written only where the geometry decides with a margin, and where it is sure whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pseudo_ris.config import PlaceConfig
 from pseudo_ris.distinctiveness.naming import Naming
 from pseudo_ris.distinctiveness.nouns import is_plural
 from pseudo_ris.io.boxes import box_of
-from pseudo_ris.records import Candidate
+from pseudo_ris.records import Candidate, MaskCaptions
 
 PLACE = "place"
 """The strategy of these candidates."""
@@ -75,6 +75,11 @@ def place_candidates(naming: Naming, masks: np.ndarray, config: PlaceConfig) -> 
             for text in _expressions(noun, centres[mask], centres[others], config):
                 written[mask].append(Candidate(text, WHOLE_IMAGE, PLACE, noun=noun))
     return written
+
+
+def without_places(captions: Sequence[MaskCaptions]) -> list[MaskCaptions]:
+    """Returns the masks' captions without expressions with place words."""
+    return [replace(own, candidates=tuple(c for c in own.candidates if c.strategy != PLACE)) for own in captions]
 
 
 def _expressions(noun: str, centre: np.ndarray, rivals: np.ndarray, config: PlaceConfig) -> Iterator[str]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from pseudo_ris.config import ListenerConfig
 from pseudo_ris.distinctiveness.nouns import make_noun_finder
-from pseudo_ris.distinctiveness.places import PLACE
+from pseudo_ris.distinctiveness.places import PLACE, without_places
 from pseudo_ris.lab.output import format_table, rounded
-from pseudo_ris.lab.workbench import ONE_THREAD, PAPER_THRESHOLD, RECOMMENDED_THRESHOLD, Settings, Workbench, without_places
+from pseudo_ris.lab.workbench import ONE_THREAD, PAPER_THRESHOLD, RECOMMENDED_THRESHOLD, Settings, Workbench
 from pseudo_ris.pairs.assembly import selected_candidates
 from pseudo_ris.pairs.selection import kept_candidates
 from pseudo_ris.pairs.selection_rules import PRESETS

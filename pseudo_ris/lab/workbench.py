@@ -14,7 +14,7 @@ import torch
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig, ScoringConfig
 from pseudo_ris.distinctiveness.nouns import NounFinder
-from pseudo_ris.distinctiveness.places import PLACE
+from pseudo_ris.distinctiveness.places import without_places
 from pseudo_ris.distinctiveness.score import score_candidates
 from pseudo_ris.masks.matching import SAME_OBJECT_IOU
 from pseudo_ris.masks.pipeline import draw_masks
@@ -201,11 +201,6 @@ class Workbench:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
-
-
-def without_places(captions: Sequence[MaskCaptions]) -> list[MaskCaptions]:
-    """Returns the captions without expressions with place words."""
-    return [replace(own, candidates=tuple(c for c in own.candidates if c.strategy != PLACE)) for own in captions]
 
 
 def shown_twice(masks: np.ndarray) -> int:
