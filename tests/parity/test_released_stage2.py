@@ -82,8 +82,8 @@ def test_every_token_sampled_and_of_every_beam(run):
     found = {}
     for image_id, masks in CAPTIONS.items():
         strategies = [entry["strategy"] for entry in masks[0][:11]]
-        for crop_set in CROP_SETS:
-            for mask in range(len(masks)):
+        for mask in range(len(masks)):
+            for crop_set in CROP_SETS:
                 for strategy in strategies:
                     found[image_id, mask, crop_set, strategy] = next(run.tokens)
     assert next(run.tokens, None) is None
