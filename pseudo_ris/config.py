@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pseudo_ris.errors import UserError
+from pseudo_ris.errors import require, require_not_negative, require_positive, require_share
 
 ChannelOrder = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -18,26 +18,6 @@ EMBEDDED_NAME, RANDOM = "demo", "random"
 
 NOT_IN_RESULTS = frozenset({"weights", "points_per_batch", "threshold", "fallback"})
 """Settings that stored results do not depend on: changing them recomputes nothing. Weights are compared by content."""
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
-
-
-def require_share(**values: float) -> None:
-    for name, value in values.items():
-        require(0 <= value <= 1, f"{name}: must be from 0 to 1, got {value}")
-
-
-def require_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        require(value >= 0, f"{name}: must be 0 or more, got {value}")
-
-
-def require_positive(**values: float) -> None:
-    for name, value in values.items():
-        require(value > 0, f"{name}: must be greater than 0, got {value}")
 
 
 @dataclass(frozen=True)
@@ -216,11 +196,10 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class ListenerConfig:
-    """The captioner as a listener: the probability that a candidate means its mask and not a rival.
+    """The captioner as a listener: the probability that a candidate means its mask.
 
     Args:
-        rivals: number of masks that each mask is compared with, those whose masked crops are most similar; 0 (the release)
-            switches the listener off: the probability is then 1.
+        rivals: number of the most similar masks that a mask is compared with; 0 (the release): no listener, probability 1.
     """
 
     rivals: int = 4
@@ -234,10 +213,10 @@ class PlaceConfig:
     """Expressions with place words, composed from the masks' boxes and the nouns that the candidates agree on.
 
     Args:
-        forms: forms to write: "superlative" ("the leftmost cup"), "position" ("the cup on the left"), "corner" ("the cup in the
-            top left corner"), "ordinal" ("the second cup from the left"); none (the release) writes no place words.
-        sure: share of a mask's candidates that must have the same head noun, so that the mask is called by it.
-        recognised: recognition (exp of the difference to CLIP's best noun) that this noun must have.
+        forms: "superlative" ("the leftmost cup"), "position" ("the cup on the left"), "corner" ("the cup in the top left
+            corner"), "ordinal" ("the second cup from the left"); none (the release) writes no place words.
+        sure: share of a mask's candidates that must have a head noun, so that the mask is called by it.
+        recognised: recognition that this noun must have.
         possible: share of a mask's candidates from which on a noun may be the mask's.
         margin: distance by which a place must be clear, as a share of the image's width or height.
     """
@@ -249,8 +228,8 @@ class PlaceConfig:
     margin: float = 0.04
 
     def __post_init__(self) -> None:
+        require_positive(sure=self.sure)
         require_share(sure=self.sure, recognised=self.recognised, possible=self.possible, margin=self.margin)
-        require(self.sure > 0, "sure: must be greater than 0")
 
 
 @dataclass(frozen=True)
@@ -293,7 +272,7 @@ class ScoringConfig:
 
     @property
     def rule(self) -> str:
-        """What keeps a candidate, for a person."""
+        """The rule that keeps a candidate, for printing."""
         return f"DoC > {self.threshold:g}" + (", all where none passes" if self.fallback == "unfiltered" else "")
 
 
@@ -324,17 +303,13 @@ class EngineConfig:
 
     Args:
         device: "auto" uses CUDA if available; "cuda:1" selects a GPU, without an engine only: engines assign the GPUs.
-        allow_tf32: allow TF32 for fp32 matrix products and convolutions on GPUs that support it (Ampere and later): faster,
-            with a 10-bit mantissa. Off: full fp32, as on a CPU.
-        engine: "none" processes images in the command's own process, "local" in processes of this machine, "ray" on a Ray
-            cluster.
+        allow_tf32: allow TF32 for fp32 products on GPUs (Ampere and later): faster, with a 10-bit mantissa.
+        engine: "none" processes images in the command's process, "local" in several of this machine, "ray" on a Ray cluster.
         workers: number of worker processes; 0 uses all GPUs, or without GPUs as many as cores and memory allow.
         gpus_per_worker: share of a GPU for each worker, at most 1; ignored without GPUs.
         address: address of the Ray cluster, as for ray.init; "" starts a cluster here unless RAY_ADDRESS names one.
-        image_timeout: seconds after which an engine stops a worker and lists its image as failed, model loading included; 0: no
-            limit.
-        start_timeout: seconds after which an engine gives up a worker that is not ready for its first image, for example
-            because CUDA hangs; 0: no limit.
+        image_timeout: seconds after which an engine stops a worker and lists its image as failed; 0: no limit.
+        start_timeout: seconds after which an engine gives up a worker that is not ready for an image; 0: no limit.
         shard_size: store finished images in Parquet files of this many images each, for very large sets; unchanged images are
             then skipped without reading them. 0: one file per image.
     """
@@ -366,8 +341,6 @@ class EngineConfig:
 @dataclass(frozen=True)
 class MaskGenerationConfig(EngineConfig, SourceConfig):
     """Stage 1: images -> pseudo masks.
-
-    The settings of SourceConfig and EngineConfig come first.
 
     Args:
         shard: K/N processes every N-th image from the K-th on, 0 <= K < N, beside the processes of the other shards; a run

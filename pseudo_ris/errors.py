@@ -26,3 +26,24 @@ class BadInputError(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """The most similar of `known` names, for the message about an unknown one."""
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises UserError with the message unless the condition holds."""
+    if not condition:
+        raise UserError(message)
+
+
+def require_share(**values: float) -> None:
+    for name, value in values.items():
+        require(0 <= value <= 1, f"{name}: must be from 0 to 1, got {value}")
+
+
+def require_not_negative(**values: float) -> None:
+    for name, value in values.items():
+        require(value >= 0, f"{name}: must be 0 or more, got {value}")
+
+
+def require_positive(**values: float) -> None:
+    for name, value in values.items():
+        require(value > 0, f"{name}: must be greater than 0, got {value}")

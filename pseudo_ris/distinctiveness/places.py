@@ -60,12 +60,14 @@ def place_candidates(naming: Naming, masks: np.ndarray, config: PlaceConfig) -> 
     rivals if they may be called so: `config.possible` of their candidates say it or the scorer prefers it. Nothing is written
     for a noun that a rival may, but need not have.
     """
+    written: list[list[Candidate]] = [[] for _ in masks]
+    if not config.forms:
+        return written
     height, width = masks.shape[1:]
     boxes = np.array([box_of(mask) for mask in masks], float).reshape(-1, 4)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / (width, height)
     called = (naming.agreement >= config.sure) & (naming.recognition >= config.recognised)
     possible = called | (naming.agreement >= config.possible) | (naming.recognition == 1)
-    written: list[list[Candidate]] = [[] for _ in masks]
     for column, noun in enumerate(naming.nouns):
         named, unsure = np.flatnonzero(called[:, column]), possible[:, column] & ~called[:, column]
         if len(named) < 2 or unsure.any() or not noun.isalpha() or is_plural(noun):

@@ -104,13 +104,13 @@ def score_candidates(
     if not len(masks):
         return []
     nouns = _nouns_of(noun_finder, candidates)
-    masked_logits = _noun_logits(scorer, image, masks, crops, nouns)
+    prompts = [noun_prompt(noun) for own in nouns for noun in own]
+    masked_logits = _logits(scorer, image, masks, PROMPT_CROPS, crops, prompts)
     naming = Naming.of(nouns, masked_logits)
     placed = place_candidates(naming, masks, places)
     scored = [[*own, *added] for own, added in zip(candidates, placed, strict=True)]
+    masked_logits = masked_logits[:, _noun_columns(nouns, placed)]
     nouns = [[*own, *(candidate.noun for candidate in added)] for own, added in zip(nouns, placed, strict=True)]
-    if any(placed):
-        masked_logits = _noun_logits(scorer, image, masks, crops, nouns)
     crop_logits = _logits(scorer, image, masks, SENTENCE_CROPS, crops, [candidate.shown for own in scored for candidate in own])
     owner = np.repeat(np.arange(len(masks)), [len(own) for own in scored])
     scores = distinctiveness_scores(masked_logits, crop_logits, owner, config.score_floor)
@@ -122,6 +122,22 @@ def _nouns_of(noun_finder: NounFinder, candidates: Sequence[Sequence[Candidate]]
     distinct = list(dict.fromkeys(candidate.text for own in candidates for candidate in own))
     noun_of = dict(zip(distinct, noun_finder(distinct), strict=True))
     return [[noun_of[candidate.text] for candidate in own] for own in candidates]
+
+
+def _noun_columns(nouns: Sequence[Sequence[str]], placed: Sequence[Sequence[Candidate]]) -> list[int]:
+    """Where the noun of each candidate is among `nouns`, mask by mask; expressions with place words come after a mask's others.
+
+    nouns: of each mask's sampled candidates. Those with place words use the same nouns, in lower case.
+    """
+    first: dict[str, int] = {}
+    for place, noun in enumerate(noun for own in nouns for noun in own):
+        first.setdefault(noun.lower(), place)
+    columns: list[int] = []
+    begun = 0
+    for own, added in zip(nouns, placed, strict=True):
+        columns += [*range(begun, begun + len(own)), *(first[candidate.noun] for candidate in added)]
+        begun += len(own)
+    return columns
 
 
 def _records(
@@ -167,13 +183,6 @@ def _records(
 
 def _seg_id(seg_ids: Sequence[int], row: int) -> int | None:
     return seg_ids[row] if row >= 0 else None
-
-
-def _noun_logits(
-    scorer: ClipScorer, image: np.ndarray, masks: np.ndarray, crops: CropConfig, nouns: Sequence[Sequence[str]]
-) -> np.ndarray:
-    """m: CLIP logits of every masked crop and every candidate's head-noun prompt, float32 [N, T]."""
-    return _logits(scorer, image, masks, PROMPT_CROPS, crops, [noun_prompt(noun) for own in nouns for noun in own])
 
 
 def _logits(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudo_ris.config import ListenerConfig
+from pseudo_ris.captions.distinctive import NO_LISTENER
 from pseudo_ris.distinctiveness.nouns import make_noun_finder
 from pseudo_ris.distinctiveness.places import PLACE, without_places
 from pseudo_ris.lab.output import format_table, rounded
@@ -88,7 +88,7 @@ def measure_captions(bench: Workbench, settings: Settings, masks: np.ndarray) ->
     # Beam captions do not depend on calibration, so only the calibrated run needs them; one beam is the least work.
     plain_decoding = replace(stage2.decoding, calibration="none", beams=1, beam_groups=1)
     calibrated = bench.candidates(masks, stage2)
-    plain = bench.candidates(masks, replace(stage2, decoding=plain_decoding, listener=ListenerConfig(rivals=0)))
+    plain = bench.candidates(masks, replace(stage2, decoding=plain_decoding, listener=NO_LISTENER))
     with_places = bench.captions(masks, stage2)
     captions = without_places(with_places)
     recommended = selected_candidates(with_places, PRESETS["recommended"])

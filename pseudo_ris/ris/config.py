@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pseudo_ris.config import Precision, require, require_not_negative, require_positive, require_share
+from pseudo_ris.config import Precision
+from pseudo_ris.errors import require, require_not_negative, require_positive, require_share
 
 NO_WEIGHTS = "none"
 """Value of a `weights` setting: no file, the seed draws them."""
