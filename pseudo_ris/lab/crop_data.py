@@ -15,9 +15,13 @@ from pseudo_ris.world.grammar import parse
 from pseudo_ris.world.scene_set import SceneSet
 from pseudo_ris.world.scenes import SceneObject
 
-# Fraction of masks that stay exact; the others are dilated or eroded by up to MAX_MASK_NOISE pixels.
-EXACT_MASKS = 0.4
-MAX_MASK_NOISE = 2
+# How stage 1's masks differ from the objects: their edge is a little off, they take in parts of the objects beside them, or
+# they miss a part. Where they take in 2 to 10% of other objects, a captioner trained on nearly exact masks named 61% of the
+# objects rightly, elsewhere 97% (250 drawn validation scenes).
+MASK_ERRORS = {"none": 0.25, "edge": 0.3, "spill": 0.3, "cut": 0.15}
+MAX_EDGE_ERROR = 2
+MAX_SPILL = 12
+MAX_CUT = 0.35
 
 
 @dataclass(frozen=True)
@@ -56,20 +60,44 @@ class CropSource:
 
     def _cut_one(self, target: Target, crop_set: str, rng: np.random.Generator) -> torch.Tensor:
         """Cuts a crop with a slightly wrong mask; mirrors half of the crops, since no caption tells left from right."""
-        mask = disturb_mask(self.scenes.label_maps[target.scene] == target.label, rng)
+        labels = self.scenes.label_maps[target.scene]
+        own = labels == target.label
+        mask = disturb_mask(own, (labels > 0) & ~own, rng)
         crop = cut_crop(self.scenes.images[target.scene], mask, crop_set, self.size, CropConfig())
         return crop.flip(2) if rng.random() < 0.5 else crop
 
 
-def disturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns the mask exact, or dilated or eroded by 1 to MAX_MASK_NOISE pixels; never empty. mask: bool [H, W], not empty."""
-    if rng.random() < EXACT_MASKS:
+def disturb_mask(mask: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns a mask as wrong as those of stage 1 (MASK_ERRORS); never empty. An object that touches no other is not spilt.
+
+    mask: bool [H, W], not empty. others: bool [H, W], the other objects.
+    """
+    error = rng.choice(list(MASK_ERRORS), p=list(MASK_ERRORS.values()))
+    if error == "spill":
+        mask = mask | (others & _resized(mask, int(rng.integers(2, MAX_SPILL + 1))))
+    elif error == "cut":
+        mask = _cut(mask, rng.uniform(0, 2 * np.pi), rng.uniform(0, MAX_CUT))
+    if error == "none":
         return mask
-    radius = int(rng.integers(1, MAX_MASK_NOISE + 1))
+    changed = _resized(mask, int(rng.integers(-MAX_EDGE_ERROR, MAX_EDGE_ERROR + 1)))
+    return changed if changed.any() else mask
+
+
+def _resized(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Returns the mask dilated by `pixels`, or eroded where they are negative."""
+    radius = abs(pixels)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    operation = cv2.dilate if rng.random() < 0.5 else cv2.erode
-    disturbed = operation(mask.astype(np.uint8), kernel).astype(bool)
-    return disturbed if disturbed.any() else mask
+    return (cv2.dilate if pixels > 0 else cv2.erode)(mask.astype(np.uint8), kernel).astype(bool)
+
+
+def _cut(mask: np.ndarray, angle: float, part: float) -> np.ndarray:
+    """Returns the mask without the `part` of its pixels that lies farthest in the direction of `angle`."""
+    y, x = mask.nonzero()
+    along = x * np.cos(angle) + y * np.sin(angle)
+    kept = along <= np.quantile(along, 1 - part)
+    left = np.zeros_like(mask)
+    left[y[kept], x[kept]] = True
+    return left
 
 
 def truth_matrix(texts: Sequence[str], targets: Sequence[Target]) -> torch.Tensor:

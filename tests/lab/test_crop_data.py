@@ -9,7 +9,7 @@ import torch
 from pseudo_ris.captions.crops import CROP_SETS, cut_crop
 from pseudo_ris.config import CropConfig
 from pseudo_ris.lab import crop_data
-from pseudo_ris.lab.crop_data import MAX_MASK_NOISE, CropSource, Target, disturb_mask, truth_matrix
+from pseudo_ris.lab.crop_data import MAX_EDGE_ERROR, MAX_SPILL, CropSource, Target, disturb_mask, truth_matrix
 from pseudo_ris.world.grammar import full_caption, is_true, sample_caption
 from pseudo_ris.world.scene_set import SceneSet, build_scene_set
 from pseudo_ris.world.scenes import SceneObject
@@ -24,7 +24,7 @@ def scenes():
 
 @pytest.fixture
 def exact_masks(monkeypatch):
-    monkeypatch.setattr(crop_data, "EXACT_MASKS", 1.0)
+    monkeypatch.setattr(crop_data, "MASK_ERRORS", {"none": 1.0})
 
 
 def test_all_objects_with_words_are_targets(scenes):
@@ -66,27 +66,76 @@ def test_crops_depend_on_the_generator_only(scenes):
     assert not torch.equal(first, other)
 
 
-def test_mask_noise_moves_the_edge_by_a_few_pixels_only():
-    mask = np.zeros((40, 40), bool)
-    mask[10:30, 12:28] = True
-    rng = np.random.default_rng(0)
-    areas = set()
-    for _ in range(200):
-        disturbed = disturb_mask(mask, rng)
-        areas.add(int(disturbed.sum()))
-        margin = MAX_MASK_NOISE
-        assert disturbed[10 + margin : 30 - margin, 12 + margin : 28 - margin].all()
-        assert not disturbed[: 10 - margin].any()
-        assert not disturbed[:, 28 + margin :].any()
-    assert min(areas) < mask.sum() < max(areas)
-    assert mask.sum() in areas
+@pytest.fixture
+def errors(monkeypatch):
+    """Draws 200 wrong masks of a square beside another object, with one kind of error."""
+
+    def draw(kind: str, mask: np.ndarray, others: np.ndarray) -> np.ndarray:
+        monkeypatch.setattr(crop_data, "MASK_ERRORS", {kind: 1.0})
+        return np.stack([disturb_mask(mask, others, np.random.default_rng(seed)) for seed in range(200)])
+
+    return draw
 
 
-def test_mask_noise_never_empties_a_mask(monkeypatch):
-    monkeypatch.setattr(crop_data, "EXACT_MASKS", 0.0)
+@pytest.fixture
+def square() -> np.ndarray:
+    mask = np.zeros((60, 60), bool)
+    mask[20:40, 20:40] = True
+    return mask
+
+
+@pytest.fixture
+def beside() -> np.ndarray:
+    mask = np.zeros((60, 60), bool)
+    mask[:, 40:] = True
+    return mask
+
+
+def inside_of(mask: np.ndarray, distance: int) -> bool:
+    """Whether no pixel lies farther from the square than `distance`, upwards, downwards and to the left."""
+    outside = np.ones_like(mask)
+    outside[20 - distance : 40 + distance, 20 - distance :] = False
+    return not (mask & outside).any()
+
+
+def test_edges_move_by_a_few_pixels_only(errors, square, beside):
+    wrong = errors("edge", square, beside)
+    core = np.s_[20 + MAX_EDGE_ERROR : 40 - MAX_EDGE_ERROR]
+    assert wrong[:, core, core].all()
+    assert all(inside_of(mask, MAX_EDGE_ERROR) and not mask[:, 40 + MAX_EDGE_ERROR :].any() for mask in wrong)
+    areas = set(wrong.sum((1, 2)))
+    assert min(areas) < square.sum() < max(areas)
+    assert square.sum() in areas
+
+
+def test_spilt_masks_take_in_pixels_of_the_other_objects(errors, square, beside):
+    wrong = errors("spill", square, beside)
+    spilt = (wrong & beside).sum((1, 2))
+    assert (spilt > 0).mean() > 0.9
+    assert spilt.max() > 3 * spilt.min()
+    wrong[:, :, 40 - MAX_EDGE_ERROR : 40] = False  # where the edge of what was taken in moves, too
+    assert all(inside_of(mask, MAX_EDGE_ERROR) for mask in wrong & ~beside)
+    assert not wrong[:, :, 40 + MAX_SPILL + MAX_EDGE_ERROR :].any()
+    alone = errors("spill", square, np.zeros_like(square))
+    assert not alone[:, :, 40 + MAX_EDGE_ERROR :].any()
+
+
+def test_cut_masks_miss_one_side(errors, square, beside):
+    missing = (square & ~errors("cut", square, beside)).sum((1, 2)) / square.sum()
+    assert missing.min() < 0.05
+    assert 0.3 < missing.max() < 0.65  # a third, and the edge
+    assert all(square[20:40, 20:40].sum() * 0.3 < mask.sum() for mask in errors("cut", square, beside))
+
+
+def test_no_error_is_the_mask_itself(errors, square, beside):
+    assert all(np.array_equal(mask, square) for mask in errors("none", square, beside))
+
+
+@pytest.mark.parametrize("kind", crop_data.MASK_ERRORS)
+def test_wrong_masks_are_never_empty(errors, kind):
     mask = np.zeros((9, 9), bool)
     mask[4, 4] = True
-    assert all(disturb_mask(mask, np.random.default_rng(seed)).any() for seed in range(30))
+    assert errors(kind, mask, np.zeros_like(mask)).any((1, 2)).all()
 
 
 def test_truth_matrix_is_the_grammars_truth(scenes):

@@ -49,7 +49,7 @@ def test_pairs_depend_on_the_seed_only(scenes):
 
 
 def test_pixels_are_those_of_a_crop_that_stage_2_cuts(scenes, monkeypatch):
-    monkeypatch.setattr(crop_data, "EXACT_MASKS", 1.0)
+    monkeypatch.setattr(crop_data, "MASK_ERRORS", {"none": 1.0})
     expected = [
         to_pixels(cut_crop(scene.image, mask, crop_set, 96, CropConfig()))
         for scene in scenes
