@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -19,6 +19,8 @@ from pseudo_ris.world.scenes import SceneObject
 # they miss a part. Where they take in 2 to 10% of other objects, a captioner trained on nearly exact masks named 61% of the
 # objects rightly, elsewhere 97% (250 drawn validation scenes).
 MASK_ERRORS = {"none": 0.25, "edge": 0.3, "spill": 0.3, "cut": 0.15}
+EDGE_ERRORS = {"none": 0.4, "edge": 0.6}
+"""Kinds of errors of masks and their shares: MASK_ERRORS as stage 1 makes them; EDGE_ERRORS of nearly exact masks."""
 MAX_EDGE_ERROR = 2
 MAX_SPILL = 12
 MAX_CUT = 0.35
@@ -39,10 +41,11 @@ class CropSource:
     Crops are not cached: cutting one takes about 0.2 ms, a small part of a training step.
     """
 
-    def __init__(self, scenes: SceneSet, size: int) -> None:
-        """size: side length of the crops in pixels."""
+    def __init__(self, scenes: SceneSet, size: int, errors: Mapping[str, float] = MASK_ERRORS) -> None:
+        """size: side length of the crops in pixels. errors: kinds of errors of the masks, and their shares."""
         self.scenes = scenes
         self.size = size
+        self.errors = errors
         self.targets_of_scene = [_targets(scenes, number) for number in range(len(scenes.images))]
 
     def draw_scenes(self, rng: np.random.Generator, count: int) -> list[Target]:
@@ -62,17 +65,17 @@ class CropSource:
         """Cuts a crop with a slightly wrong mask; mirrors half of the crops, since no caption tells left from right."""
         labels = self.scenes.label_maps[target.scene]
         own = labels == target.label
-        mask = disturb_mask(own, (labels > 0) & ~own, rng)
+        mask = disturb_mask(own, (labels > 0) & ~own, self.errors, rng)
         crop = cut_crop(self.scenes.images[target.scene], mask, crop_set, self.size, CropConfig())
         return crop.flip(2) if rng.random() < 0.5 else crop
 
 
-def disturb_mask(mask: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns a mask as wrong as those of stage 1 (MASK_ERRORS); never empty. An object that touches no other is not spilt.
+def disturb_mask(mask: np.ndarray, others: np.ndarray, errors: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Returns a wrong mask; never empty. The mask of an object that touches no other does not spill.
 
-    mask: bool [H, W], not empty. others: bool [H, W], the other objects.
+    mask: bool [H, W], not empty. others: bool [H, W], the other objects. errors: see MASK_ERRORS.
     """
-    error = rng.choice(list(MASK_ERRORS), p=list(MASK_ERRORS.values()))
+    error = rng.choice(list(errors), p=list(errors.values()))
     if error == "spill":
         mask = mask | (others & _resized(mask, int(rng.integers(2, MAX_SPILL + 1))))
     elif error == "cut":

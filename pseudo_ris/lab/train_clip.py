@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from pseudo_ris.assets.architectures import CLIP
 from pseudo_ris.distinctiveness.nouns import noun_prompt
-from pseudo_ris.lab.crop_data import CropSource, Target, truth_matrix
+from pseudo_ris.lab.crop_data import EDGE_ERRORS, CropSource, Target, truth_matrix
 from pseudo_ris.lab.fit import CPU, autocast, fit
 from pseudo_ris.models.clip.scorer import build_clip, build_tokenizer
 from pseudo_ris.world.grammar import full_caption, sample_caption
@@ -47,7 +47,7 @@ def train_clip(scenes: SceneSet, seed: int, steps: int | None = None, device: to
     torch.manual_seed(seed)
     model, tokenizer = build_clip("demo").to(device), build_tokenizer("demo")
     model.visual.to(memory_format=torch.channels_last)
-    source = CropSource(scenes, CLIP["vision_cfg"]["image_size"])
+    source = CropSource(scenes, CLIP["vision_cfg"]["image_size"], EDGE_ERRORS)
     prompt_tokens = tokenizer(list(NOUN_PROMPTS))
 
     def loss_of_step(step: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ from pseudo_ris.world.grammar import full_caption, sample_caption
 from pseudo_ris.world.scene_set import SceneSet
 from pseudo_ris.world.scenes import SceneObject
 
-STEPS = 3600
+STEPS = 9000
 BATCH = 64
 LEARNING_RATE = 1e-3
 # CoCa weighs captioning twice as much as contrast (Yu et al. 2022); captions matter even more here.

@@ -22,11 +22,6 @@ def scenes():
     return build_scene_set("validation", seed=5, count=6, progress=False)
 
 
-@pytest.fixture
-def exact_masks(monkeypatch):
-    monkeypatch.setattr(crop_data, "MASK_ERRORS", {"none": 1.0})
-
-
 def test_all_objects_with_words_are_targets(scenes):
     nameless = SceneObject("", "", "", "", (0, 0, 5, 5))
     objects = [*scenes.objects[:-1], (nameless, *scenes.objects[-1][1:])]
@@ -47,8 +42,8 @@ def test_scenes_are_drawn_whole_and_once(scenes):
 
 
 @pytest.mark.parametrize("crop_set", CROP_SETS)
-def test_a_crop_is_what_is_cut_at_use_up_to_mirroring(scenes, exact_masks, crop_set):
-    source = CropSource(scenes, SIZE)
+def test_a_crop_is_what_is_cut_at_use_up_to_mirroring(scenes, crop_set):
+    source = CropSource(scenes, SIZE, {"none": 1.0})
     target = source.targets_of_scene[2][0]
     expected = cut_crop(scenes.images[2], scenes[2].masks[0], crop_set, SIZE, CropConfig())
     crops = source.cut([target] * 16, [crop_set] * 16, np.random.default_rng(0))
@@ -66,15 +61,9 @@ def test_crops_depend_on_the_generator_only(scenes):
     assert not torch.equal(first, other)
 
 
-@pytest.fixture
-def errors(monkeypatch):
-    """Draws 200 wrong masks of a square beside another object, with one kind of error."""
-
-    def draw(kind: str, mask: np.ndarray, others: np.ndarray) -> np.ndarray:
-        monkeypatch.setattr(crop_data, "MASK_ERRORS", {kind: 1.0})
-        return np.stack([disturb_mask(mask, others, np.random.default_rng(seed)) for seed in range(200)])
-
-    return draw
+def errors(kind: str, mask: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """200 wrong masks of an object, with one kind of error: bool [200, H, W]."""
+    return np.stack([disturb_mask(mask, others, {kind: 1.0}, np.random.default_rng(seed)) for seed in range(200)])
 
 
 @pytest.fixture
@@ -98,7 +87,7 @@ def inside_of(mask: np.ndarray, distance: int) -> bool:
     return not (mask & outside).any()
 
 
-def test_edges_move_by_a_few_pixels_only(errors, square, beside):
+def test_edges_move_by_a_few_pixels_only(square, beside):
     wrong = errors("edge", square, beside)
     core = np.s_[20 + MAX_EDGE_ERROR : 40 - MAX_EDGE_ERROR]
     assert wrong[:, core, core].all()
@@ -108,7 +97,7 @@ def test_edges_move_by_a_few_pixels_only(errors, square, beside):
     assert square.sum() in areas
 
 
-def test_spilt_masks_take_in_pixels_of_the_other_objects(errors, square, beside):
+def test_spilt_masks_take_in_pixels_of_the_other_objects(square, beside):
     wrong = errors("spill", square, beside)
     spilt = (wrong & beside).sum((1, 2))
     assert (spilt > 0).mean() > 0.9
@@ -120,19 +109,19 @@ def test_spilt_masks_take_in_pixels_of_the_other_objects(errors, square, beside)
     assert not alone[:, :, 40 + MAX_EDGE_ERROR :].any()
 
 
-def test_cut_masks_miss_one_side(errors, square, beside):
+def test_cut_masks_miss_one_side(square, beside):
     missing = (square & ~errors("cut", square, beside)).sum((1, 2)) / square.sum()
     assert missing.min() < 0.05
     assert 0.3 < missing.max() < 0.65  # a third, and the edge
     assert all(square[20:40, 20:40].sum() * 0.3 < mask.sum() for mask in errors("cut", square, beside))
 
 
-def test_no_error_is_the_mask_itself(errors, square, beside):
+def test_no_error_is_the_mask_itself(square, beside):
     assert all(np.array_equal(mask, square) for mask in errors("none", square, beside))
 
 
 @pytest.mark.parametrize("kind", crop_data.MASK_ERRORS)
-def test_wrong_masks_are_never_empty(errors, kind):
+def test_wrong_masks_are_never_empty(kind):
     mask = np.zeros((9, 9), bool)
     mask[4, 4] = True
     assert errors(kind, mask, np.zeros_like(mask)).any((1, 2)).all()

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from functools import partial
 
 import numpy as np
 import open_clip
@@ -12,7 +13,8 @@ from PIL import Image
 
 from pseudo_ris.captions.crops import CROP_SETS, cut_crop
 from pseudo_ris.config import CocaConfig, CropConfig
-from pseudo_ris.lab import crop_data
+from pseudo_ris.lab import finetune_data
+from pseudo_ris.lab.crop_data import CropSource
 from pseudo_ris.lab.finetune_data import draw_pairs, to_pixels, write_model_folder, write_webdataset
 from pseudo_ris.models.coca.captioner import CocaCaptioner, build_tokenizer
 from pseudo_ris.world.grammar import full_caption, parse
@@ -49,7 +51,7 @@ def test_pairs_depend_on_the_seed_only(scenes):
 
 
 def test_pixels_are_those_of_a_crop_that_stage_2_cuts(scenes, monkeypatch):
-    monkeypatch.setattr(crop_data, "MASK_ERRORS", {"none": 1.0})
+    monkeypatch.setattr(finetune_data, "CropSource", partial(CropSource, errors={"none": 1.0}))
     expected = [
         to_pixels(cut_crop(scene.image, mask, crop_set, 96, CropConfig()))
         for scene in scenes

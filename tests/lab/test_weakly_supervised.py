@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 from pseudo_ris.cli.lab import weakly_supervised as weakly_supervised_command
 from pseudo_ris.errors import UserError
+from pseudo_ris.lab import weakly_supervised
 from pseudo_ris.lab.weakly_supervised import BOTH, CONFIG, GROUND_TRUTH, ROWS, Machine, print_table, summary
 from pseudo_ris.ris.config import TrainConfig
 from pseudo_ris.ris.evaluation.metrics import Overlap
@@ -59,6 +61,7 @@ def test_the_whole_way_and_once_more(tmp_path, monkeypatch, capsys):
     """With one row of each source of data; the others differ in options only, see above, and take a process each."""
     rows = [row for row in ROWS if row.name in (GROUND_TRUTH, BOTH)]
     monkeypatch.setattr(weakly_supervised_command, "ROWS", rows)
+    monkeypatch.setattr(weakly_supervised.subprocess, "run", run_forked)
     options = ["--out", str(tmp_path / "out"), "--train", "3", "--val", "2", "--test", "6", "--steps", "2", "--workers", "1"]
     assert weakly_supervised_command.main(options) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])

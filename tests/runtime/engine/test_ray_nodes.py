@@ -20,7 +20,7 @@ from pseudo_ris.world.coco_writer import write_coco_scenes
 from pseudo_ris.world.scenes import draw_scene
 
 ROOT = Path(__file__).parents[3]
-SCENES = 40
+SCENES = 24
 STORE = 100 << 20
 MASKS_OPTIONS = ["--sam.points_per_side", "4"]
 PAIRS_OPTIONS = ["--decoding.top_k", "[5]", "--decoding.top_p", "[]", "--decoding.beams", "1", "--decoding.beam_groups", "1"]
