@@ -16,7 +16,7 @@ from pseudo_ris.assets.architectures import BPE_PATH, COCA
 from pseudo_ris.captions.crops import CLIP_MEAN, CLIP_STD, CROP_SETS
 from pseudo_ris.checkpoints.weights import EMBEDDED
 from pseudo_ris.io.files import replace_folder
-from pseudo_ris.lab.crop_data import CropSource
+from pseudo_ris.lab.crop_data import EDGE_ERRORS, CropSource
 from pseudo_ris.world.grammar import full_caption
 from pseudo_ris.world.scene_set import SceneSet
 
@@ -38,7 +38,7 @@ def draw_pairs(scenes: SceneSet, count: int, seed: int) -> Iterator[tuple[np.nda
     fine-tuning can learn to name all. The same arguments give the same pairs.
     """
     rng = np.random.default_rng(seed)
-    source = CropSource(scenes, COCA["vision_cfg"]["image_size"])
+    source = CropSource(scenes, COCA["vision_cfg"]["image_size"], EDGE_ERRORS)
     drawn = 0
     while drawn < count:
         targets = source.draw_scenes(rng, count - drawn)

@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-from functools import partial
 
 import numpy as np
 import open_clip
@@ -51,7 +50,7 @@ def test_pairs_depend_on_the_seed_only(scenes):
 
 
 def test_pixels_are_those_of_a_crop_that_stage_2_cuts(scenes, monkeypatch):
-    monkeypatch.setattr(finetune_data, "CropSource", partial(CropSource, errors={"none": 1.0}))
+    monkeypatch.setattr(finetune_data, "CropSource", lambda scenes, size, _: CropSource(scenes, size, {"none": 1.0}))
     expected = [
         to_pixels(cut_crop(scene.image, mask, crop_set, 96, CropConfig()))
         for scene in scenes
