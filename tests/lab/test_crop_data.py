@@ -113,7 +113,6 @@ def test_cut_masks_miss_one_side(square, beside):
     missing = (square & ~errors("cut", square, beside)).sum((1, 2)) / square.sum()
     assert missing.min() < 0.05
     assert 0.3 < missing.max() < 0.65  # a third, and the edge
-    assert all(square[20:40, 20:40].sum() * 0.3 < mask.sum() for mask in errors("cut", square, beside))
 
 
 def test_no_error_is_the_mask_itself(square, beside):

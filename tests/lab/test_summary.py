@@ -30,9 +30,8 @@ def test_demo_finds_objects_and_the_filter_helps(tmp_path):
     assert figure(lines, "mask IoU >= 0.75") >= 0.8
     assert figure(lines, "after the filter") >= figure(lines, "before the filter") + 0.15
     assert figure(lines, "keep an expression") >= 0.6
-    wrong, left = (1 - figure(lines, name) for name in ("after the filter", "  distinctive expressions    "))
-    assert left <= min(0.1, 0.75 * wrong)
-    assert figure(lines, "objects with an expression") >= figure(lines, "keep an expression")
+    assert figure(lines, "  distinctive expressions    ") >= 0.9
+    assert figure(lines, "objects with an expression") >= figure(lines, "keep an expression") + 0.05
 
 
 def test_without_pairs_it_says_what_to_do(tmp_path):
