@@ -12,7 +12,7 @@ from pseudo_ris.runtime.command import run_recipe
 from pseudo_ris.runtime.entry import importing
 
 COMMANDS = {
-    "demo": "run both stages on drawn scenes, in less than a minute",
+    "demo": "run both stages on drawn scenes, in about a minute",
     "masks": "stage 1: images -> pseudo masks",
     "pairs": "stage 2: images and masks -> mask-expression pairs",
     "select": "select candidates of a pairs CSV",

@@ -111,12 +111,12 @@ def _texts(candidates: list[list[Candidate]], beam: bool) -> list[list[str]]:
     return [[candidate.text for candidate in own if (candidate.strategy == "beam") == beam] for own in candidates]
 
 
-def measure(split: str, seed: int, scenes: int, workers: int, weights: Path | None) -> SceneFigures:
-    """Returns the sums over `scenes` scenes, computed in `workers` processes.
+def measure(split: str, seed: int, scenes: int, workers: int, weights: Path | None, rivals: int) -> SceneFigures:
+    """Returns the sums over `scenes` scenes, computed in `workers` processes. rivals: of the listener, see ListenerConfig.
 
     Raises UserError when weights are missing or do not fit, before any process starts.
     """
-    settings = settings_with_weights(weights)
+    settings = settings_with_weights(weights).switched({"listener.rivals": rivals})
     settings.load_models()
     return total(map_in_processes(partial(measure_scene, settings, split, seed), range(scenes), workers, "scenes", ONE_THREAD))
 

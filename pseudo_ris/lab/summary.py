@@ -42,7 +42,7 @@ def summarise(scenes: Path, masks: Path, output: Path, name: str, threshold: flo
     return [
         f"images                                      {len(judged):6d}{left_out}",
         f"masks, of {counts.masks.objects} drawn objects               {counts.masks.masks:6d}",
-        f"candidates                                  {counts.candidates.captions:6d}",
+        f"candidates without place words              {counts.candidates.captions:6d}",
         f"kept, DoC > {threshold:<4g}                            {counts.kept.captions:6d}",
         "against the ground truth",
         f"  objects found, mask IoU >= 0.75           {counts.masks.recall:6.3f}",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pseudo_ris.cli.parsing import LARGEST_SEED, CommandParser, whole_number
+from pseudo_ris.config import ListenerConfig
 from pseudo_ris.lab.evaluate import measure, summary, table
 
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs `pseudo-ris lab evaluate`; returns the exit code. Raises UserError."""
     options = make_parser().parse_args(argv)
     started = time.monotonic()
-    figures = measure(options.split, options.seed, options.scenes, options.workers, options.weights)
+    figures = measure(options.split, options.seed, options.scenes, options.workers, options.weights, options.rivals)
     print(table(figures))
     print()
     print(json.dumps(summary(figures, options.scenes, options.seed, time.monotonic() - started)))
@@ -31,5 +32,6 @@ def make_parser() -> CommandParser:
     parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of the scenes")
     parser.add_argument("--split", choices=("evaluation", "validation"), default="evaluation")
     parser.add_argument("--workers", type=whole_number(1), default=2, help="processes of one thread each")
+    parser.add_argument("--rivals", type=whole_number(0), default=ListenerConfig().rivals, help="rivals of the listener")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of .safetensors")
     return parser
