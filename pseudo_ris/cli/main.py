@@ -34,6 +34,7 @@ COMMANDS = {
 LAB = {
     "draw-scenes": "draw scenes with ground truth",
     "evaluate": "measure the embedded models on drawn scenes",
+    "ablate": "what each part of the method is worth",
     "train": "train the embedded models",
     "learn-vocabulary": "learn the embedded models' vocabulary",
     "preset-effects": "what each of the paper's settings changes",

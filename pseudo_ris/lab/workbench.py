@@ -45,12 +45,14 @@ class Settings:
 
     def switched(self, values: Mapping[str, Any]) -> Settings:
         """Returns a copy with some values replaced. values: "part.name" -> value. Raises UserError for an invalid value."""
-        stages = {"stage1": self.stage1, "stage2": self.stage2}
+        changes: dict[str, dict[str, Any]] = {}
         for setting, value in values.items():
             part, name = setting.split(".")
-            for stage, config in stages.items():
-                if hasattr(config, part):
-                    stages[stage] = replace(config, **{part: replace(getattr(config, part), **{name: value})})
+            changes.setdefault(part, {})[name] = value
+        stages = {"stage1": self.stage1, "stage2": self.stage2}
+        for stage, config in stages.items():
+            own = {part: change for part, change in changes.items() if hasattr(config, part)}
+            stages[stage] = replace(config, **{part: replace(getattr(config, part), **change) for part, change in own.items()})
         return Settings(**stages)
 
     def load_models(self) -> None:

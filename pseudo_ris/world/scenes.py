@@ -82,10 +82,11 @@ class _Placed:
     y: int
 
 
-def scene_rng(split: str, seed: int, index: int, free_forms: bool = False) -> Rng:
+def scene_rng(split: str, seed: int, index: int, free_forms: bool = False, look_alikes: int = 0) -> Rng:
     """Returns the random generator of one scene; it differs for different splits, seeds, indices and kinds.
 
     Each of the four numbers fills one 32-bit word of the seed sequence, so different numbers never give the same sequence.
+    look_alikes: number of objects of a scene of look-alikes; 0 for other scenes.
 
     Raises:
         ValueError: unknown split, or a seed or index outside 0 .. 2**32 - 1.
@@ -95,7 +96,7 @@ def scene_rng(split: str, seed: int, index: int, free_forms: bool = False) -> Rn
     for name, value in (("seed", seed), ("index", index)):
         if not 0 <= value < 2**32:
             raise ValueError(f"{name}: {value} is outside 0 .. 2**32 - 1")
-    return np.random.default_rng(np.random.SeedSequence([SPLITS[split], seed, index, int(free_forms)]))
+    return np.random.default_rng(np.random.SeedSequence([SPLITS[split], seed, index, 2 * look_alikes + free_forms]))
 
 
 def draw_scene(split: str, seed: int, index: int, free_forms: bool = False) -> Scene:
@@ -117,16 +118,43 @@ def draw_scene(split: str, seed: int, index: int, free_forms: bool = False) -> S
         layout.try_to_place(painted, rng)
     while len(layout.placed) < MIN_OBJECTS:
         layout.try_to_place(_spare_object(rng, light), rng)
-    placed, label_map = layout.placed, layout.label_map
+    return _photograph(layout, light, rng, cast=0.12 if free_forms else 0.025)
+
+
+def draw_look_alikes(split: str, seed: int, index: int, count: int) -> Scene:
+    """Draws a scene of `count` small objects of one category, no two of which have the same colour and pattern.
+
+    Every object can be told apart, so shares do not fall with `count` for lack of words. At most 24 objects.
+
+    Raises:
+        ValueError: see `scene_rng`.
+    """
+    rng = scene_rng(split, seed, index, look_alikes=count)
+    light = painting.scene_light(rng)
+    layout = _Layout(border=0.0)
+    words = [replace(_random_words(rng), size="small")]
+    while len(words) < count:
+        look_alike = replace(_look_alike(words[int(rng.integers(len(words)))], rng), size="small")
+        if look_alike not in words:
+            words.append(look_alike)
+    for own in words:
+        while not layout.try_to_place(_paint_words(own, light, rng), rng):
+            pass  # small objects fit sooner or later
+    return _photograph(layout, light, rng, cast=0.025)
+
+
+def _photograph(layout: _Layout, light: painting.Light, rng: Rng, cast: float) -> Scene:
     canvas = textures.background(rng, SIZE)
-    for item in placed:
+    for item in layout.placed:
         painting.paste(canvas, item.cut, item.x, item.y, light)
-    image = textures.photograph(canvas, rng, cast=0.12 if free_forms else 0.025)
+    image = textures.photograph(canvas, rng, cast=cast)
     objects = tuple(
-        SceneObject(item.words.category, item.words.colour, item.words.pattern, item.words.size, _tight_box(label_map == k))
-        for k, item in enumerate(placed, start=1)
+        SceneObject(
+            item.words.category, item.words.colour, item.words.pattern, item.words.size, _tight_box(layout.label_map == k)
+        )
+        for k, item in enumerate(layout.placed, start=1)
     )
-    return Scene(image, label_map, objects)
+    return Scene(image, layout.label_map, objects)
 
 
 def _random_words(rng: Rng) -> _Words:

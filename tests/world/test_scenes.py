@@ -9,6 +9,7 @@ import pytest
 from pseudo_ris.cli.lab import draw_scenes
 from pseudo_ris.errors import UserError
 from pseudo_ris.world.coco_writer import load_coco_scenes, write_coco_scenes
+from pseudo_ris.world.judge import distinguishable
 from pseudo_ris.world.painting import Light, cut_out, named_material
 from pseudo_ris.world.scene_set import SceneSet, build_scene_set
 from pseudo_ris.world.scenes import (
@@ -21,6 +22,7 @@ from pseudo_ris.world.scenes import (
     SIZES,
     SPLITS,
     _Layout,
+    draw_look_alikes,
     draw_scene,
     scene_rng,
 )
@@ -63,14 +65,23 @@ def test_same_arguments_draw_the_same_scene(free_forms):
 
 def test_every_argument_changes_the_stream():
     keys = [
-        (split, seed, index, free)
+        (split, seed, index, free, look_alikes)
         for split in SPLITS
         for seed in (0, 1, 2, 3, 4, 2**32 - 1)
         for index in (0, 1, 2, 3, 4)
-        for free in (False, True)
+        for free, look_alikes in ((False, 0), (True, 0), (False, 2), (False, 3))
     ]
     draws = {tuple(scene_rng(*key).integers(0, 2**63, 4).tolist()) for key in keys}
     assert len(draws) == len(keys)
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_look_alikes_have_one_category_and_words_that_tell_them_apart(count):
+    for index in range(4):
+        scene = draw_look_alikes("validation", 7, index, count)
+        assert len(scene.objects) == count == distinguishable(scene)
+        assert len({obj.category for obj in scene.objects}) == 1
+        assert same_scene(scene, draw_look_alikes("validation", 7, index, count))
 
 
 def test_splits_do_not_share_scenes():
