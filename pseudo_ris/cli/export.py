@@ -12,9 +12,12 @@ from pathlib import Path
 from pseudo_ris.cli.parsing import CommandParser, finite_number
 from pseudo_ris.cli.sets import add_target, write_set
 from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
+from pseudo_ris.errors import UserError
 from pseudo_ris.pairs.csv_pairs import read_csv
+from pseudo_ris.pairs.groups import read_groups, with_groups
 from pseudo_ris.pairs.pair_set import PairImage, with_splits
 
+GREFCOCO = "grefcoco"
 STAGE_2 = CaptionGenerationConfig()
 
 
@@ -24,8 +27,14 @@ def main(argv: Sequence[str]) -> int:
     selection = dataclasses.replace(STAGE_2.scoring, threshold=options.threshold, fallback=options.fallback)
     kept = None if options.all else selection
 
+    if options.groups and options.to != GREFCOCO:
+        raise UserError(f"--groups: {options.to} holds expressions of one mask only; use --to {GREFCOCO}")
+    groups = read_groups(options.groups) if options.groups else {}
+
     def source() -> Iterable[PairImage]:
         images = read_csv(options.pairs, options.images, options.masks, kept)
+        if groups:
+            images = with_groups(images, groups)
         return with_splits(images, options.val_share, options.seed)
 
     write_set(options, source)
@@ -48,6 +57,12 @@ def make_parser() -> CommandParser:
         help="when no candidate of a mask passes: drop it, or keep all",
     )
     parser.add_argument("--all", action="store_true", help="keep every candidate of the CSV")
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE.csv",
+        help="add expressions of several masks and of none, composed from all candidates: stage 2's CSV (grefcoco only)",
+    )
     parser.add_argument("--val-share", type=float, default=0.0, help="share of the images with split val")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split; an image's split depends on seed and id only")
     return parser

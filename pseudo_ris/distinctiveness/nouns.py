@@ -192,7 +192,12 @@ def head_noun_by_rules(sentence: str) -> str:
 
 def content_words(sentence: str) -> set[str]:
     """The words of a sentence that say something of a thing, in lower case: nouns, adjectives and the like."""
-    return {word.lower() for word in _TOKEN.findall(sentence) if not _is_punctuation(word)} - FUNCTION_WORDS
+    return {word for word in spoken_words(sentence) if not _is_punctuation(word)} - FUNCTION_WORDS
+
+
+def spoken_words(sentence: str) -> list[str]:
+    """The words and punctuation marks of a sentence, in lower case."""
+    return [word.lower() for word in _TOKEN.findall(sentence)]
 
 
 def _read_phrase(spoken: list[str], start: int) -> tuple[int, int | None]:

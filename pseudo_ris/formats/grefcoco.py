@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ MASK_NUMBERS = ("object_id", "seg_id", "category_id")
 def read_grefcoco(path: Path, images: Path | None = None) -> Iterator[PairImage]:
     """Yields the images of a gRefCOCO set in the order in which its refs name them; sentences come from `sent`.
 
-    The mask of a ref is the union of its targets, or empty without targets. Unions, and empty masks without ids in the file,
-    get ids above all ids of the file; the category is that of the first target.
+    The mask of a ref is the union of its targets, or empty without targets. Unions and empty masks without ids in the file get
+    ids above all ids of the file; the category of a union is that of its first target.
     path: the grefs file, its folder, or the parent folder. images: folder of the images; default: `images` in `path`.
     Raises UserError that names the file, entry and field.
     """
@@ -74,7 +74,7 @@ def _mask_numbers(
     entry: dict[str, Any], targets: tuple[int, ...], instances: Instances, numbers: _MaskNumbers, image: int, where: str
 ) -> dict[str, int]:
     """Returns object_id, seg_id and category_id of a ref's mask."""
-    if not targets and "mask" in entry:
+    if len(targets) != 1 and "mask" in entry:
         return _stored_ids(entry, where)
     category = next(iter(_numbers(entry, "category_id", where)), NO_TARGET) if targets else NO_CATEGORY
     if len(targets) == 1:
@@ -100,17 +100,21 @@ def _numbers(entry: dict[str, Any], name: str, where: str) -> list[int]:
 def write_grefcoco(out: Path, images: Iterable[PairImage], dataset: str, copy_images: bool = False) -> None:
     """Writes a gRefCOCO set. An empty mask becomes a ref without target; the ref's field `mask` keeps its ids.
 
-    Raises UserError.
+    A union of objects of the set becomes a ref with these targets; a union of others gets an annotation of its own. Raises
+    UserError.
     """
     writer = InstancesWriter(images, str(out))
     annotations = {number: entry for number, entry in writer.annotations().items() if entry["area"]}
     if NO_TARGET in annotations:
         raise UserError(f"{out}: object_id {NO_TARGET} means no target in gRefCOCO; give the object another id")
+    single = {each.object_id: each.category_id for image in writer.set for each in image.objects if not each.targets}
+    unions = {each.object_id for image in writer.set for each in image.objects if _is_union(each, single)}
     refs = [
-        ref_entry(each, image, writer) | _target(each, each.object_id in annotations)
+        ref_entry(each, image, writer) | _target(each, single, each.object_id in annotations)
         for image in writer.set
         for each in image.objects
     ]
+    annotations = {number: entry for number, entry in annotations.items() if number not in unions}
     content = instances_content(writer, annotations, refs)
     with new_folder(out) as folder:
         data = json.dumps(refs, separators=SEPARATE).encode()
@@ -119,8 +123,16 @@ def write_grefcoco(out: Path, images: Iterable[PairImage], dataset: str, copy_im
             writer.copy_images(folder)
 
 
-def _target(each: PairObject, has_target: bool) -> dict[str, Any]:
+def _is_union(each: PairObject, single: Mapping[int, int]) -> bool:
+    """Whether an object is the union of objects that are in the set. single: their ids."""
+    return bool(each.targets) and single.keys() >= set(each.targets)
+
+
+def _target(each: PairObject, single: Mapping[int, int], has_target: bool) -> dict[str, Any]:
+    """The fields of a ref that say what it means. single: category of each object that is not a union."""
+    mask = {name: getattr(each, name) for name in MASK_NUMBERS}
+    if _is_union(each, single):
+        return {"ann_id": list(each.targets), "category_id": [single[number] for number in each.targets], "mask": mask}
     if has_target:
         return {"ann_id": [each.object_id], "category_id": [each.category_id]}
-    mask = {name: getattr(each, name) for name in MASK_NUMBERS}
     return {"ann_id": [NO_TARGET], "category_id": [NO_TARGET], "no_target": True, "mask": mask}

@@ -115,6 +115,7 @@ class Instances:
             sentences=ref.sentences,
             sent_ids=ref.sent_ids,
             category_id=ref.category_id,
+            targets=ref.annotations if len(ref.annotations) > 1 else (),
         )
 
     def _mask(self, numbers: Sequence[int], height: int, width: int) -> Rle:

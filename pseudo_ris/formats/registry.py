@@ -169,6 +169,6 @@ def _first_difference(image: PairImage, read: PairImage) -> str | None:
         return "objects"
     for each, other in zip(image.objects, read.objects, strict=True):
         for field in dataclasses.fields(PairObject):
-            if getattr(each, field.name) != getattr(other, field.name):
+            if field.compare and getattr(each, field.name) != getattr(other, field.name):
                 return f"{field.name} of ref {each.ref_id}"
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pseudo_ris.captions.distinctive import NO_LISTENER
+from pseudo_ris.distinctiveness.groups import NamedMask, group_expressions
 from pseudo_ris.distinctiveness.nouns import make_noun_finder
 from pseudo_ris.distinctiveness.places import PLACE, without_places
 from pseudo_ris.lab.output import format_table, rounded
@@ -20,9 +21,11 @@ from pseudo_ris.records import Candidate
 from pseudo_ris.world.judge import (
     CaptionCounts,
     Counts,
+    GroupCounts,
     MaskCounts,
     distinguishable,
     judge_captions,
+    judge_groups,
     judge_masks,
     owners_of,
     share,
@@ -41,7 +44,7 @@ class CaptionFigures(Counts):
     beam: captions of beam search. plain, calibrated: sampled captions without and with calibration. candidates: beam and
     calibrated captions, which stage 2 scores. kept: the candidates that pass the filter at each of THRESHOLDS. recommended: all
     expressions that the preset "recommended" of `pseudo-ris select` keeps; no_places: the same without place words; places:
-    those with place words alone.
+    those with place words alone. groups: composed expressions of several masks and of none.
     """
 
     beam: CaptionCounts = field(default_factory=CaptionCounts)
@@ -52,6 +55,7 @@ class CaptionFigures(Counts):
     recommended: CaptionCounts = field(default_factory=CaptionCounts)
     no_places: CaptionCounts = field(default_factory=CaptionCounts)
     places: CaptionCounts = field(default_factory=CaptionCounts)
+    groups: GroupCounts = field(default_factory=GroupCounts)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ def measure_captions(bench: Workbench, settings: Settings, masks: np.ndarray) ->
     with_places = bench.captions(masks, stage2)
     captions = without_places(with_places)
     recommended = selected_candidates(with_places, PRESETS["recommended"])
-    judge = partial(judge_captions, bench.scene, owners_of(bench.scene, masks))
+    owners = owners_of(bench.scene, masks)
+    judge = partial(judge_captions, bench.scene, owners)
+    groups = group_expressions([NamedMask.of(own) for own in captions])
     return CaptionFigures(
         beam=judge(_texts(calibrated, beam=True)),
         plain=judge(_texts(plain, beam=False)),
@@ -104,6 +110,13 @@ def measure_captions(bench: Workbench, settings: Settings, masks: np.ndarray) ->
         recommended=judge([[record.text for record in own] for own in recommended]),
         no_places=judge([[record.text for record in own if record.strategy != PLACE] for own in recommended]),
         places=judge([[record.text for record in own if record.strategy == PLACE] for own in recommended]),
+        # The masks' seg_ids are their indices.
+        groups=judge_groups(
+            bench.scene,
+            owners,
+            [(each.text, each.targets) for each in groups if each.targets],
+            [each.text for each in groups if not each.targets],
+        ),
     )
 
 
@@ -143,6 +156,13 @@ def summary(figures: SceneFigures, scenes: int, seed: int, seconds: float) -> di
                 f"objects_recommended{suffix}{kind}": counts.covered_share,
                 f"told_apart_recommended{suffix}{kind}": counts.told_apart_share,
             }
+        groups = on_masks.groups
+        result |= {
+            f"several{suffix}": groups.several,
+            f"several_wrong{suffix}": 1 - share(groups.several_right, groups.several),
+            f"no_target{suffix}": groups.none,
+            f"no_target_wrong{suffix}": 1 - share(groups.none_right, groups.none),
+        }
     return rounded(result)
 
 
@@ -196,5 +216,11 @@ def table(figures: SceneFigures) -> str:
         for label, row in rows.items():
             shares = (row.true_share, row.unique_share, row.distinctive_share, row.covered_share, row.told_apart_share)
             cells.append((label, str(row.captions), *(f"{value:.3f}" for value in shares)))
+        groups = on_masks.groups
+        composed = (
+            f"composed from all candidates: {groups.several} expressions of several masks, "
+            f"{groups.several - groups.several_right} wrong; {groups.none} of none, {groups.none - groups.none_right} wrong"
+        )
         text += "\n\n" + format_table((name, "captions", "true", "unique", "distinctive", "objects with", "told apart"), cells)
+        text += "\n\n" + composed
     return text

@@ -77,6 +77,8 @@ class PairObject:
     seg_id: id of the mask within its image: the name of its file in the folder of pseudo masks. Equal to object_id in formats
         that store only one id per mask.
     sent_ids: an id for each sentence, unique in the set.
+    targets: object_ids of the masks whose union `mask` is; () if it is one mask or empty. Only gRefCOCO stores them, so objects
+        that differ in them alone are equal.
     """
 
     ref_id: int
@@ -86,6 +88,7 @@ class PairObject:
     sentences: tuple[str, ...]
     sent_ids: tuple[int, ...]
     category_id: int = NO_CATEGORY
+    targets: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

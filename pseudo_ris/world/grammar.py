@@ -8,6 +8,8 @@
     ordinal     := "second" | "third"         (needs "the" and a side)
     corner      := "in the top left corner" | ...
     side        := "from the left" | "from the right" | "from the top" | "from the bottom"   (only with an ordinal)
+    group       := "the" number [size] [colour] [pattern] plural         (see `group_referents`)
+    number      := "two" | ... | "eight"
 
 Positions refer to the centres of the boxes. A superlative or ordinal selects among the objects of which the rest is true.
 Captions for training on crops contain no position words, since a crop does not show where it was cut (see `sample_caption`).
@@ -56,6 +58,8 @@ SIDES: dict[str, Callable[[float, float], float]] = {
     "from the top": SUPERLATIVES["topmost"],
     "from the bottom": SUPERLATIVES["bottommost"],
 }
+NUMBERS: dict[str, int] = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
+SINGULARS: dict[str, str] = {{"box": "boxes", "fish": "fish"}.get(name, f"{name}s"): name for name in CATEGORIES}
 WORDS: tuple[str, ...] = tuple(
     sorted(
         {"a", "an", "the", "with", *CATEGORIES, *COLOURS, *PATTERNS, *SIZES, *MARKS, *SUPERLATIVES}
@@ -173,6 +177,18 @@ def referents(expression: str | Expression, scene: Scene) -> tuple[int, ...]:
         best = min(order(*centre) for centre in centres.values())
         return tuple(index for index, centre in centres.items() if order(*centre) == best)
     return tuple(centres)
+
+
+def group_referents(expression: str, scene: Scene) -> tuple[int, ...]:
+    """Returns the indices (from 0) of the objects that "the two red cups" means; () if not exactly two are red cups.
+
+    Also () if the expression is not a `group` of the grammar.
+    """
+    words = expression.lower().split()
+    if len(words) < 3 or words[0] != "the" or words[1] not in NUMBERS or words[-1] not in SINGULARS:
+        return ()
+    fitting = referents(" ".join(("the", *words[2:-1], SINGULARS[words[-1]])), scene)
+    return fitting if len(fitting) == NUMBERS[words[1]] else ()
 
 
 def _centre(obj: SceneObject) -> tuple[float, float]:

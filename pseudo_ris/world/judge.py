@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pseudo_ris.records import CaptionRecord, MaskCaptions
-from pseudo_ris.world.grammar import full_caption, referents
+from pseudo_ris.world.grammar import full_caption, group_referents, parse, referents
 from pseudo_ris.world.scenes import Scene
 
 MATCH_IOU = 0.5
@@ -105,6 +105,20 @@ class CaptionCounts(Counts):
 
 
 @dataclass(frozen=True)
+class GroupCounts(Counts):
+    """Expressions of several masks and of none, and how many of them are right.
+
+    An expression of several is right if it means exactly the objects of its masks, one of none if it is grammatical and means
+    no object of the scene.
+    """
+
+    several: int = 0
+    several_right: int = 0
+    none: int = 0
+    none_right: int = 0
+
+
+@dataclass(frozen=True)
 class PairCounts(Counts):
     """Counts of masks, all candidates, and the candidates that pass the filter."""
 
@@ -159,6 +173,17 @@ def judge_captions(scene: Scene, owners: Sequence[int | None], captions: Sequenc
                 if is_true and is_unique:
                     told_apart.add(owner)
     return CaptionCounts(count, true, unique, distinctive, len(scene.objects), len(covered), len(told_apart))
+
+
+def judge_groups(
+    scene: Scene, owners: Sequence[int | None], several: Iterable[tuple[str, Sequence[int]]], none: Iterable[str]
+) -> GroupCounts:
+    """Judges expressions of several masks, each with the indices of its masks, and expressions of none."""
+    several_right = [
+        bool(targets) and set(group_referents(text, scene)) == {owners[index] for index in targets} for text, targets in several
+    ]
+    none_right = [parse(text) is not None and not referents(text, scene) for text in none]
+    return GroupCounts(len(several_right), sum(several_right), len(none_right), sum(none_right))
 
 
 def owners_of(scene: Scene, masks: np.ndarray) -> list[int | None]:

@@ -99,3 +99,16 @@ def test_what_does_not_fit_is_named(tmp_path, bad, message):
 def test_the_number_of_no_target_is_no_object_id(tmp_path):
     with pytest.raises(UserError, match="object_id -1"):
         write_grefcoco(tmp_path / "out", [image(objects=(thing(1, object_id=-1),))], "some")
+
+
+def test_a_union_of_objects_of_the_set_is_written_as_their_ids_and_keeps_its_own(tmp_path):
+    written(tmp_path, ref(1, [11], [18]), ref(2, [13, 11], [20, 18]), ref(3, [13], [20]), ref(4, [11, 12], [18, 19]))
+    found = list(read_grefcoco(tmp_path))
+    assert [each.targets for each in found[0].objects] == [(), (13, 11), (), (11, 12)]
+    write_grefcoco(tmp_path / "out", found, "set")
+    refs = json.loads((tmp_path / "out" / "set" / "grefs(unc).json").read_text())
+    # No ref means 12 alone, so 12 is not in the set and its union with 11 is an annotation.
+    union = found[0].objects[3].object_id
+    assert [(each["ann_id"], each["category_id"]) for each in refs[:3]] == [([11], [18]), ([13, 11], [20, 18]), ([13], [20])]
+    assert refs[3]["ann_id"] == [union]
+    assert list(read_grefcoco(tmp_path / "out")) == found

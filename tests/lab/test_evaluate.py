@@ -11,7 +11,7 @@ from pseudo_ris.lab import evaluate, workbench
 from pseudo_ris.lab.workbench import Settings, Workbench
 from pseudo_ris.records import Candidate
 from pseudo_ris.world.grammar import full_caption
-from pseudo_ris.world.judge import CaptionCounts, MaskCounts, distinguishable
+from pseudo_ris.world.judge import CaptionCounts, GroupCounts, MaskCounts, distinguishable
 from pseudo_ris.world.scenes import draw_scene
 
 SCENE = draw_scene("evaluation", 11, 0)
@@ -70,7 +70,8 @@ def test_summary_has_the_published_keys_and_is_json():
 
     chosen = evaluate.THRESHOLDS.index(evaluate.RECOMMENDED_THRESHOLD)
     kept = tuple(captions(index) for index in range(len(evaluate.THRESHOLDS)))
-    on_true = evaluate.CaptionFigures(captions(1), captions(2), captions(3), captions(4), kept)
+    groups = GroupCounts(several=20, several_right=19, none=10, none_right=10)
+    on_true = evaluate.CaptionFigures(captions(1), captions(2), captions(3), captions(4), kept, groups=groups)
     nothing = evaluate.CaptionFigures()
     figures = evaluate.SceneFigures(7, MaskCounts(10, 9, 9, 8, 6, 7.2), on_true, nothing)
     result = json.loads(json.dumps(evaluate.summary(figures, 2, 5, 1.23), allow_nan=False))
@@ -88,11 +89,15 @@ def test_summary_has_the_published_keys_and_is_json():
         "distinctive_kept_recommended": chosen / 10,
         "objects_kept_recommended": 0.8,
         "recommended_threshold": evaluate.RECOMMENDED_THRESHOLD,
+        "several": 20,
+        "several_wrong": 0.05,
+        "no_target_wrong": 0.0,
         "scenes": 2,
         "seed": 5,
     }
     assert {name: result[name] for name in expected} == expected
     assert result["beam_true_predicted"] is None
+    assert result["several_wrong_predicted"] is None
     assert "distinctive_kept_recommended_predicted" in result
     assert "recommended" in evaluate.table(figures)
 

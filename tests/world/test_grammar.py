@@ -11,6 +11,7 @@ from pseudo_ris.world.grammar import (
     WORDS,
     Expression,
     full_caption,
+    group_referents,
     is_true,
     parse,
     referents,
@@ -119,6 +120,27 @@ def test_ungrammatical(text):
 )
 def test_referents(text, expected):
     assert referents(text, SCENE) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the three balls", (0, 1, 2)),
+        ("the two red balls", (0, 1)),
+        ("The two striped balls", (0, 2)),
+        ("the two small balls", (1, 2)),
+        ("the two balls", ()),
+        ("the four balls", ()),
+        ("the two cups", ()),
+        ("the red balls", ()),
+        ("two red balls", ()),
+        ("the two ball", ()),
+        ("the two red green balls", ()),
+        ("", ()),
+    ],
+)
+def test_a_group_means_its_objects_if_their_number_is_right(text, expected):
+    assert group_referents(text, SCENE) == expected
 
 
 def test_is_true_ignores_position():

@@ -9,10 +9,12 @@ from pseudo_ris.records import CaptionRecord, MaskCaptions
 from pseudo_ris.world.judge import (
     CaptionCounts,
     Counts,
+    GroupCounts,
     MaskCounts,
     distinguishable,
     iou_matrix,
     judge_captions,
+    judge_groups,
     judge_masks,
     judge_pairs,
     owners_of,
@@ -90,6 +92,21 @@ def test_iou_decides_between_good_matched_and_unmatched_masks(scene):
     counts = judge_masks(scene, masks)
     assert counts == MaskCounts(objects=3, masks=5, owned=3, found=2, found_well=1, iou=1.5)
     assert (counts.recall, counts.precision, counts.mean_iou) == (1 / 3, 3 / 5, 0.75)
+
+
+def test_expressions_of_several_mean_exactly_their_masks_objects_and_those_of_none_nothing(scene):
+    def several(text, owners, targets):
+        return judge_groups(scene, owners, [(text, targets)], []).several_right
+
+    two = f"the two {FIRST}s"
+    assert several(two, [1, 0], (0, 1)) == 1
+    assert several(two, [2, 0, 1], (1, 2)) == 1
+    assert several(two, [0, 2], (0, 1)) == 0, "another object"
+    assert several(two, [0, None], (0, 1)) == 0, "a mask of no object"
+    assert several(two, [0, 0], (0, 1)) == 0, "two masks of one object"
+    assert several(f"the two large {FIRST}s", [0, 1], (0, 1)) == 0
+    none = [f"the blue {FIRST}", f"the red {FIRST}", "the hm", f"the red {SECOND}"]
+    assert judge_groups(scene, [], [], none) == GroupCounts(0, 0, 4, 2)
 
 
 def test_no_masks_find_nothing(scene):

@@ -1,0 +1,170 @@
+"""Expressions of several masks ("the two red cups") and of none ("the red cup" where no cup is red), as gRefCOCO has.
+
+gRefCOCO (Liu et al., CVPR 2023) calls them multi-target and no-target expressions; its no-target expressions are deceptive:
+their words fit other objects of the image. Here both are composed from what the candidates of an image's masks agree on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pseudo_ris.distinctiveness.nouns import FUNCTION_WORDS, NUMERALS, content_words, is_plural, spoken_words
+from pseudo_ris.records import MaskCaptions
+
+
+@dataclass(frozen=True)
+class GroupRules:
+    """When an expression of several or of no masks is sure enough.
+
+    Args:
+        sure: share of a mask's candidates that must have a head noun, so that the mask is called by it.
+        recognised: recognition that this noun must have.
+        possible: share of a mask's candidates from which on a noun or attribute may be the mask's.
+        said: share of a mask's candidates that must say an attribute before the noun, so that the mask has it.
+        largest: number of masks that an expression may mean. Of many things of a kind stage 1 often misses one, and then their
+            number is wrong.
+    """
+
+    sure: float = 0.75
+    recognised: float = 0.3
+    possible: float = 0.02
+    said: float = 0.3
+    largest: int = 3
+
+    @property
+    def numbers(self) -> range:
+        """Numbers of masks that an expression of several may mean."""
+        return range(2, self.largest + 1)
+
+
+@dataclass(frozen=True)
+class NamedMask:
+    """The candidates of a mask, with the head noun of each and the noun's recognition (see naming.Naming)."""
+
+    seg_id: int
+    texts: tuple[str, ...]
+    nouns: tuple[str, ...]
+    recognition: tuple[float, ...]
+
+    @classmethod
+    def of(cls, captions: MaskCaptions) -> NamedMask:
+        """The candidates of a mask, all of them."""
+        records = captions.candidates
+        return cls(
+            captions.seg_id,
+            tuple(record.text for record in records),
+            tuple(record.noun for record in records),
+            tuple(record.recognition for record in records),
+        )
+
+    @cached_property
+    def agreement(self) -> dict[str, float]:
+        """Share of the candidates that have each noun, in lower case."""
+        return _shares(({noun.lower()} for noun in self.nouns), len(self.nouns))
+
+    @cached_property
+    def recognised(self) -> dict[str, float]:
+        """Recognition of each noun."""
+        return {noun.lower(): value for noun, value in zip(self.nouns, self.recognition, strict=True)}
+
+    @cached_property
+    def mentioned(self) -> dict[str, float]:
+        """Share of the candidates that say each content word anywhere."""
+        return _shares(map(content_words, self.texts), len(self.texts))
+
+    @cached_property
+    def attributes(self) -> dict[str, float]:
+        """Share of the candidates that say each word right before their head noun, or before another such word."""
+        before = (set(attributes_of(text, noun)) for text, noun in zip(self.texts, self.nouns, strict=True))
+        return _shares(before, len(self.texts))
+
+
+@dataclass(frozen=True)
+class GroupExpression:
+    """An expression and the seg_ids of the masks that it means, in the image's order; () if it means none."""
+
+    text: str
+    targets: tuple[int, ...]
+
+
+def group_expressions(masks: Sequence[NamedMask], rules: GroupRules | None = None) -> list[GroupExpression]:
+    """Returns the expressions of several and of no masks of an image, without duplicates.
+
+    A noun is used only if every mask is either surely called by it or surely not; an attribute only if every mask called by the
+    noun surely has it or surely has not. The attribute of a no-target expression is surely that of a mask with another noun.
+    """
+    rules = rules or GroupRules()
+    found: list[GroupExpression] = []
+    for noun in dict.fromkeys(noun for mask in masks for noun in mask.agreement):
+        called = [mask for mask in masks if _is_called(mask, noun, rules)]
+        unsure = [mask for mask in masks if mask not in called and _may_be_called(mask, noun, rules)]
+        if called and not unsure and noun.isalpha() and not is_plural(noun):
+            others = [mask for mask in masks if mask not in called]
+            found += [*_of_several(noun, called, rules), *_of_none(noun, called, others, rules)]
+    return list(dict.fromkeys(found))
+
+
+def _is_called(mask: NamedMask, noun: str, rules: GroupRules) -> bool:
+    return mask.agreement.get(noun, 0) >= rules.sure and mask.recognised[noun] >= rules.recognised
+
+
+def _may_be_called(mask: NamedMask, noun: str, rules: GroupRules) -> bool:
+    return mask.agreement.get(noun, 0) >= rules.possible or mask.recognised.get(noun) == 1
+
+
+def _of_several(noun: str, called: Sequence[NamedMask], rules: GroupRules) -> Iterator[GroupExpression]:
+    if len(called) in rules.numbers:
+        yield GroupExpression(_plural("", noun, len(called)), tuple(mask.seg_id for mask in called))
+    for word in _attributes(called, rules):
+        having = [mask for mask in called if _has(mask, word, rules)]
+        if len(having) in rules.numbers and having == [mask for mask in called if _may_have(mask, word, rules)]:
+            yield GroupExpression(_plural(word, noun, len(having)), tuple(mask.seg_id for mask in having))
+
+
+def _of_none(
+    noun: str, called: Sequence[NamedMask], others: Sequence[NamedMask], rules: GroupRules
+) -> Iterator[GroupExpression]:
+    for word in _attributes(others, rules):
+        if not any(_may_have(mask, word, rules) for mask in called):
+            yield GroupExpression(f"the {word} {noun}", ())
+
+
+def _attributes(masks: Sequence[NamedMask], rules: GroupRules) -> list[str]:
+    """The attributes that one of the masks surely has."""
+    return list(dict.fromkeys(word for mask in masks for word in mask.attributes if _has(mask, word, rules)))
+
+
+def _has(mask: NamedMask, word: str, rules: GroupRules) -> bool:
+    return mask.attributes.get(word, 0) >= rules.said
+
+
+def _may_have(mask: NamedMask, word: str, rules: GroupRules) -> bool:
+    return mask.mentioned.get(word, 0) >= rules.possible
+
+
+def attributes_of(text: str, noun: str) -> list[str]:
+    """Returns the content words that stand together right before a text's head noun, in lower case."""
+    words = spoken_words(text)
+    if noun.lower() not in words:
+        return []
+    before = words[: words.index(noun.lower())]
+    start = next((index + 1 for index in range(len(before) - 1, -1, -1) if not _is_attribute(before[index])), 0)
+    return before[start:]
+
+
+def _is_attribute(word: str) -> bool:
+    return word.isalpha() and word not in FUNCTION_WORDS and word not in NUMERALS
+
+
+def _plural(attribute: str, noun: str, number: int) -> str:
+    import inflect  # 0.2 s
+
+    english = inflect.engine()
+    return " ".join(word for word in ("the", english.number_to_words(number), attribute, english.plural_noun(noun)) if word)
+
+
+def _shares(sets: Iterator[set[str]], number: int) -> dict[str, float]:
+    return {word: count / number for word, count in Counter(word for each in sets for word in each).items()}
