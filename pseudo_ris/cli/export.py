@@ -9,9 +9,10 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pseudo_ris.cli.parsing import CommandParser, finite_number
+from pseudo_ris.cli.parsing import CommandParser, finite_number, whole_number
 from pseudo_ris.cli.sets import add_target, write_set
 from pseudo_ris.config import CaptionGenerationConfig, ScoringConfig
+from pseudo_ris.distinctiveness.groups import GroupRules
 from pseudo_ris.errors import UserError
 from pseudo_ris.pairs.csv_pairs import read_csv
 from pseudo_ris.pairs.groups import read_groups, with_groups
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
     if options.groups and options.to != GREFCOCO:
         raise UserError(f"--groups: {options.to} holds expressions of one mask only; use --to {GREFCOCO}")
-    groups = read_groups(options.groups) if options.groups else {}
+    groups = read_groups(options.groups, GroupRules(crowded=options.crowded)) if options.groups else {}
 
     def source() -> Iterable[PairImage]:
         images = read_csv(options.pairs, options.images, options.masks, kept)
@@ -62,6 +63,13 @@ def make_parser() -> CommandParser:
         type=Path,
         metavar="FILE.csv",
         help="add expressions of several masks and of none, composed from all candidates: stage 2's CSV (grefcoco only)",
+    )
+    parser.add_argument(
+        "--crowded",
+        type=whole_number(0),
+        default=GroupRules().crowded,
+        metavar="N",
+        help="with --groups: no expressions of several masks in images of more than N masks, of which stage 1 misses some",
     )
     parser.add_argument("--val-share", type=float, default=0.0, help="share of the images with split val")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split; an image's split depends on seed and id only")

@@ -24,8 +24,9 @@ class GroupRules:
         recognised: recognition that this noun must have.
         possible: share of a mask's candidates from which on a noun or attribute may be the mask's.
         said: share of a mask's candidates that must say an attribute before the noun, so that the mask has it.
-        largest: number of masks that an expression may mean. Of many things of a kind stage 1 often misses one, and then their
-            number is wrong.
+        largest: number of masks that an expression may mean.
+        crowded: number of masks of an image above which it gets no expression of several: where stage 1 misses a thing, numbers
+            are wrong, and it misses more of them in crowded images.
     """
 
     sure: float = 0.75
@@ -33,11 +34,7 @@ class GroupRules:
     possible: float = 0.02
     said: float = 0.3
     largest: int = 3
-
-    @property
-    def numbers(self) -> range:
-        """Numbers of masks that an expression of several may mean."""
-        return range(2, self.largest + 1)
+    crowded: int = 5
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,9 @@ def group_expressions(masks: Sequence[NamedMask], rules: GroupRules | None = Non
         unsure = [mask for mask in masks if mask not in called and _may_be_called(mask, noun, rules)]
         if called and not unsure and noun.isalpha() and not is_plural(noun):
             others = [mask for mask in masks if mask not in called]
-            found += [*_of_several(noun, called, rules), *_of_none(noun, called, others, rules)]
+            if len(masks) <= rules.crowded:
+                found += _of_several(noun, called, rules)
+            found += _of_none(noun, called, others, rules)
     return list(dict.fromkeys(found))
 
 
@@ -116,11 +115,11 @@ def _may_be_called(mask: NamedMask, noun: str, rules: GroupRules) -> bool:
 
 
 def _of_several(noun: str, called: Sequence[NamedMask], rules: GroupRules) -> Iterator[GroupExpression]:
-    if len(called) in rules.numbers:
+    if 2 <= len(called) <= rules.largest:
         yield GroupExpression(_plural("", noun, len(called)), tuple(mask.seg_id for mask in called))
     for word in _attributes(called, rules):
         having = [mask for mask in called if _has(mask, word, rules)]
-        if len(having) in rules.numbers and having == [mask for mask in called if _may_have(mask, word, rules)]:
+        if 2 <= len(having) <= rules.largest and having == [mask for mask in called if _may_have(mask, word, rules)]:
             yield GroupExpression(_plural(word, noun, len(having)), tuple(mask.seg_id for mask in having))
 
 

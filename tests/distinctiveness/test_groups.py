@@ -76,6 +76,13 @@ def test_more_masks_than_allowed_are_not_counted():
     assert GroupExpression("the four cups", (0, 1, 2, 3)) in group_expressions(masks, GroupRules(largest=4))
 
 
+def test_crowded_images_have_expressions_of_none_only():
+    masks = [mask(0, *RED_CUP), mask(1, *RED_CUP), *(mask(number, *RED_BOX) for number in range(2, 6))]
+    assert several(*masks) == {}
+    assert none(*masks) == ["the striped box"]
+    assert GroupExpression("the two cups", (0, 1)) in group_expressions(masks, GroupRules(crowded=6))
+
+
 def test_irregular_plurals_are_right_and_plurals_are_left_out():
     child, fish = ("a child", "the small child"), ("a fish", "the small fish")
     assert "the two children" in several(mask(0, *child), mask(1, *child))
