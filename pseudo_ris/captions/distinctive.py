@@ -13,7 +13,7 @@ import torch
 
 from pseudo_ris.captions.beam_search import beam_search
 from pseudo_ris.captions.crops import CROP_SETS, cut_crops
-from pseudo_ris.captions.listener import listen
+from pseudo_ris.captions.listener import Hearing, Listeners, listen
 from pseudo_ris.captions.noise import draw_tokens, token_uniform
 from pseudo_ris.captions.sampling import ChunkSampler, Draw, Row, read_with
 from pseudo_ris.captions.token_filter import Strategy
@@ -52,29 +52,20 @@ def write_candidates(
     rows = sampled_rows(CROP_SETS, seg_ids, decoding)
     with captioner.autocast():
         images = captioner.encode(torch.cat(cut))
+        listeners = Listeners(images.latents, len(seg_ids), listener.rivals) if listener.rivals else None
         beams = beam_search(captioner, images, decoding)
-        sampled = sample(captioner, images, rows, decoding, keyed_draw(decoding.seed, image_id))
-        captions = _by_mask(beams, sampled, rows, len(seg_ids))
-        heard = listen(captioner, images, [[ids for *_, ids in own] for own in captions], listener)
+        heard = listen(captioner, images, beams, torch.arange(len(beams)), listeners) if listeners else [Hearing()] * len(beams)
+        sampled = sample_heard(captioner, images, rows, decoding, keyed_draw(decoding.seed, image_id), listeners)
+    of_crop = [[("beam", *beam)] for beam in zip(beams, heard, strict=True)]
+    for row, caption in zip(rows, sampled, strict=True):
+        of_crop[row.crop].append((row.strategy.name, *caption))
     return [
         [
-            Candidate(captioner.decode_text(ids), crop_set, name, *opinion)
-            for (crop_set, name, ids), opinion in zip(own, opinions, strict=True)
+            Candidate(captioner.decode_text(ids), crop_set, name, *hearing)
+            for place, crop_set in enumerate(CROP_SETS)
+            for name, ids, hearing in of_crop[place * len(seg_ids) + mask]
         ]
-        for own, opinions in zip(captions, heard, strict=True)
-    ]
-
-
-def _by_mask(
-    beams: Sequence[list[int]], sampled: Sequence[list[int]], rows: Sequence[Row], masks: int
-) -> list[list[tuple[str, str, list[int]]]]:
-    """For each mask its captions: crop set, strategy and token ids."""
-    of_crop = [[("beam", beam)] for beam in beams]
-    for row, ids in zip(rows, sampled, strict=True):
-        of_crop[row.crop].append((row.strategy.name, ids))
-    return [
-        [(crop_set, name, ids) for place, crop_set in enumerate(CROP_SETS) for name, ids in of_crop[place * masks + mask]]
-        for mask in range(masks)
+        for mask in range(len(seg_ids))
     ]
 
 
@@ -99,7 +90,6 @@ def keyed_draw(seed: int, image_id: str) -> Draw:
     return draw
 
 
-@torch.inference_mode()
 def sample(
     captioner: CocaCaptioner, images: CocaImages, rows: Sequence[Row], decoding: DecodingConfig, draw: Draw
 ) -> list[list[int]]:
@@ -107,18 +97,36 @@ def sample(
 
     A row ends at the end token, or at the pad token as in open_clip; a row that never does gets the end token as its last.
     """
+    return [ids for ids, _ in sample_heard(captioner, images, rows, decoding, draw, None)]
+
+
+@torch.inference_mode()
+def sample_heard(
+    captioner: CocaCaptioner,
+    images: CocaImages,
+    rows: Sequence[Row],
+    decoding: DecodingConfig,
+    draw: Draw,
+    listeners: Listeners | None,
+) -> list[tuple[list[int], Hearing]]:
+    """Samples as `sample`, and says what is heard of each caption; nothing without listeners."""
     if not rows:
         return []
     target = torch.tensor([row.crop for row in rows])
     weights = crop_weights(images.latents, rows, decoding)[on_device(target, captioner.device)]
+    readers = listeners.readers(target) if listeners else None
 
-    def sample_chunk(part: slice, crops: torch.Tensor) -> list[list[int]]:
+    def sample_chunk(part: slice, crops: torch.Tensor) -> list[tuple[list[int], Hearing]]:
         place = torch.searchsorted(crops, target[part])
         of_crops = weights[part][:, on_device(crops, captioner.device)]
-        chunk = ChunkSampler(captioner, images, crops, rows[part], place, of_crops, decoding, draw)
-        return chunk.captions()
+        reading = None if readers is None else readers[part][:, crops]
+        chunk = ChunkSampler(captioner, images, crops, rows[part], place, of_crops, decoding, draw, reading)
+        captions = chunk.captions()
+        if not listeners:
+            return [(ids, Hearing()) for ids in captions]
+        return list(zip(captions, listeners.hear(chunk.likelihoods.result(), target[part], crops), strict=True))
 
-    return in_chunks(captioner, images, read_with(target, weights), 1, decoding.max_length, sample_chunk)
+    return in_chunks(captioner, images, read_with(target, weights, readers), 1, decoding.max_length, sample_chunk)
 
 
 def crop_weights(latents: torch.Tensor, rows: Sequence[Row], decoding: DecodingConfig) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """The captioner as a listener: which of an image's masks does an expression describe? (docs/how-to/select-and-review.md)
 
 A caption model gives the likelihood of a text under a crop. Normalised over the masks of an image it is the probability that
-the text means a mask, as the listener of rational speech acts has it (Andreas and Klein, EMNLP 2016).
+the text means a mask, as the listener of rational speech acts has it (Andreas and Klein, EMNLP 2016). A text is heard with the
+crop it was written for and the rivals' crops of the same crop set: sampling reads these crops anyway, so that its caches serve
+the listener too.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 
-from pseudo_ris.config import ListenerConfig
 from pseudo_ris.io.device import on_device
 from pseudo_ris.models.coca.captioner import CocaCaptioner, CocaImages
 from pseudo_ris.models.coca.chunks import in_chunks
@@ -23,117 +24,128 @@ CELLS_PROJECTED = 256
 
 class Hearing(NamedTuple):
     """What is heard of a text. probability: that it means its mask and not a rival, in [0, 1]. rival: row of the likeliest one,
-    -1 without one. confidence: probability of its least likely token under the mask's masked crop, in [0, 1]."""
+    -1 without one. confidence: probability of its least likely token under its crop, in [0, 1]."""
 
     probability: float = 1.0
     rival: int = -1
     confidence: float = 1.0
 
 
-@torch.inference_mode()
-def listen(
-    captioner: CocaCaptioner, images: CocaImages, texts: Sequence[Sequence[Sequence[int]]], config: ListenerConfig
-) -> list[list[Hearing]]:
-    """How well each mask's texts point at it, as the captioner hears them.
+class Listeners:
+    """Who hears the texts of each crop: the crop itself and its rivals, the most similar crops of the same crop set.
 
     Args:
-        images: their first N crops are the masked crops of the N masks.
-        texts: for each mask its texts, as token ids from the start token on.
+        latents: float [crops, D], L2-normalised, all masks of one crop set after all masks of another.
+        masks: number of masks.
+        rivals: of each mask, at most; see ListenerConfig.
 
-    The rivals of a mask are the `config.rivals` masks whose masked crops are most similar. Returns what is heard of each text
-    of each mask.
+    rivals: int64 [crops, A] on the CPU, the most similar first.
     """
-    masks = len(texts)
-    similarity = (images.latents[:masks] @ images.latents[:masks].T).float().fill_diagonal_(-torch.inf)
-    asked = min(config.rivals, masks - 1)
-    rivals = similarity.argsort(dim=1, descending=True, stable=True)[:, :asked].cpu()
-    if not config.rivals:
-        return [[Hearing() for _ in own] for own in texts]
-    distinct = {ids: number for number, ids in enumerate(dict.fromkeys(tuple(ids) for own in texts for ids in own))}
-    readers = torch.zeros(len(distinct), len(images.latents), dtype=torch.bool)
-    for mask, own in enumerate(texts):
-        places = torch.tensor([distinct[tuple(ids)] for ids in own], dtype=torch.long)
-        readers[places[:, None], torch.cat([torch.tensor([mask]), rivals[mask]])] = True
-    total, lowest = log_likelihoods(captioner, images, list(distinct), readers)
-    return [
-        [_heard(total[text], lowest[text, mask], mask, rivals[mask]) for text in (distinct[tuple(ids)] for ids in own)]
-        for mask, own in enumerate(texts)
-    ]
+
+    def __init__(self, latents: torch.Tensor, masks: int, rivals: int) -> None:
+        self._masks = masks
+        asked = min(rivals, masks - 1)
+        found = []
+        for first in range(0, len(latents), masks):
+            of_set = latents[first : first + masks]
+            similarity = (of_set @ of_set.T).float().fill_diagonal_(-torch.inf)
+            found.append(first + similarity.argsort(dim=1, descending=True, stable=True)[:, :asked].cpu())
+        self.rivals = torch.cat(found)
+
+    def readers(self, own: torch.Tensor) -> torch.Tensor:
+        """The crops that read each text, bool [T, crops] on the CPU. own: the crop each text is written for, int64 [T]."""
+        readers = torch.zeros(len(own), len(self.rivals), dtype=torch.bool)
+        return readers.scatter_(1, torch.cat([own[:, None], self.rivals[own]], 1), True)
+
+    def hear(self, found: torch.Tensor, own: torch.Tensor, crops: torch.Tensor) -> list[Hearing]:
+        """What is heard of each text.
+
+        found: float64 [T, 2, C] of Likelihoods, of the crops `crops`, int64 [C] ascending. own: see `readers`.
+        """
+        total, lowest = found.unbind(1)
+        place = torch.searchsorted(crops, own)[:, None]
+        confidence = lowest.gather(1, place)[:, 0].exp().tolist()
+        rivals = self.rivals[own]
+        if not rivals.shape[1]:
+            return [Hearing(confidence=value) for value in confidence]
+        of_rivals = total.gather(1, torch.searchsorted(crops, rivals))
+        share = torch.cat([total.gather(1, place), of_rivals], 1).softmax(1)[:, 0].tolist()
+        likeliest = rivals.gather(1, of_rivals.argmax(1, keepdim=True))[:, 0] % self._masks
+        return list(map(Hearing, share, likeliest.tolist(), confidence))
 
 
-def _heard(total: torch.Tensor, lowest: torch.Tensor, mask: int, rivals: torch.Tensor) -> Hearing:
-    """total: log-likelihood of a text under each crop, float64 [crops]. lowest: see `log_likelihoods`."""
-    confidence = lowest.exp().item()
-    if not len(rivals):
-        return Hearing(confidence=confidence)
-    share = torch.cat([total[mask, None], total[rivals]]).softmax(0)[0]
-    return Hearing(share.item(), int(rivals[total[rivals].argmax()]), confidence)
+class Likelihoods:
+    """Log-likelihoods of R texts under the crops that read them, added up while the texts are decoded token by token.
+
+    readers: bool [R, C] on the CPU, C being the crops of the decoder.
+    """
+
+    def __init__(self, captioner: CocaCaptioner, readers: torch.Tensor) -> None:
+        self._captioner, self.readers = captioner, readers
+        self._steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def add(self, last: LastHidden, rows: torch.Tensor, following: torch.Tensor) -> None:
+        """Adds the next token of each of `rows`, whose prefixes `last` has read. rows, following: int64 [A] on the CPU."""
+        self._steps.append((rows, self._log_probabilities(last, following, self.readers[rows])))
+
+    def result(self) -> torch.Tensor:
+        """Log-likelihood of each text and of its least likely token, float64 [R, 2, C] on the CPU; -inf where not read."""
+        total, lowest = torch.zeros(2, *self.readers.shape, dtype=torch.float64)
+        together = torch.cat([logs.flatten() for _, logs in self._steps]).cpu().double()  # a GPU is waited for once
+        for (rows, logs), of_step in zip(self._steps, together.split([logs.numel() for _, logs in self._steps]), strict=True):
+            found = of_step.view_as(logs)
+            total[rows] += found
+            lowest[rows] = lowest[rows].minimum(found)
+        return torch.stack([total, lowest], 1).masked_fill(~self.readers[:, None], -torch.inf)
+
+    def _log_probabilities(self, last: LastHidden, following: torch.Tensor, readers: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each active row's next token under each crop, float32 [A, C] on the device; 0 if not read."""
+        row, crop = readers.nonzero(as_tuple=True)
+        tokens, device = following[row], self._captioner.device
+        cells, place_of = last.cells[row, crop].unique(return_inverse=True)  # rows with equal prefixes read the same cells
+        found = torch.zeros(readers.shape, device=device)
+        for first in range(0, len(cells), CELLS_PROJECTED):
+            part = cells[first : first + CELLS_PROJECTED]
+            inside = ((place_of >= first) & (place_of < first + len(part))).nonzero()[:, 0]
+            logs = self._captioner.layers.project(last.values[on_device(part, device)]).log_softmax(-1)
+            rows, crops, places, chosen = (
+                on_device(each, device) for each in (row[inside], crop[inside], place_of[inside] - first, tokens[inside])
+            )
+            found[rows, crops] = logs[places, chosen]
+        return found
 
 
 @torch.inference_mode()
-def log_likelihoods(
-    captioner: CocaCaptioner, images: CocaImages, texts: Sequence[Sequence[int]], readers: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-likelihood of each text under each crop that reads it, and that of its least likely token.
+def listen(
+    captioner: CocaCaptioner, images: CocaImages, texts: Sequence[Sequence[int]], own: torch.Tensor, listeners: Listeners
+) -> list[Hearing]:
+    """What is heard of finished texts: token ids from the start token on. own: see `Listeners.readers`.
 
-    Both float64 [T, crops] on the CPU; -inf for crops that do not read it.
-
-    texts: token ids from the start token on, which is given and not predicted. readers: bool [T, crops] on the CPU. Texts with
-    a common prefix share its work, as in sampling (see decoding).
+    Texts with a common prefix share its work, as in sampling (see decoding).
     """
     order = sorted(range(len(texts)), key=lambda number: texts[number])  # neighbours share prefixes
+    readers = listeners.readers(own)
 
-    def read_chunk(part: slice, crops: torch.Tensor) -> list[torch.Tensor]:
+    def listen_chunk(part: slice, crops: torch.Tensor) -> list[Hearing]:
         chosen = order[part]
-        own = readers[chosen][:, crops]
-        found = torch.full((len(chosen), 2, len(images.latents)), -torch.inf, dtype=torch.float64)
-        found[:, :, crops] = _read(captioner, images, crops, [texts[number] for number in chosen], own)
-        return list(found)
+        found = _read(captioner, images, crops, [texts[number] for number in chosen], readers[chosen][:, crops])
+        return listeners.hear(found, own[chosen], crops)
 
-    longest = max(map(len, texts))
-    rows = in_chunks(captioner, images, readers[order], 1, longest, read_chunk)
-    found = torch.empty(len(texts), 2, len(images.latents), dtype=torch.float64)
-    found[order] = torch.stack(rows)
-    return found[:, 0], found[:, 1]
+    heard = in_chunks(captioner, images, readers[order], 1, max(map(len, texts)), listen_chunk)
+    return [hearing for _, hearing in sorted(zip(order, heard, strict=True))]
 
 
 def _read(
     captioner: CocaCaptioner, images: CocaImages, crops: torch.Tensor, texts: Sequence[Sequence[int]], readers: torch.Tensor
 ) -> torch.Tensor:
-    """`log_likelihoods` of texts that are read together, float64 [T, 2, C]. crops: int64 [C]. readers: bool [T, C]."""
+    """`Likelihoods.result` of texts that are read together. crops: int64 [C]. readers: bool [T, C]."""
     lengths = torch.tensor([len(ids) for ids in texts])
     decoder = PrefixDecoder(captioner, images, crops, readers, int(lengths.max()) - 1)
-    steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+    likelihoods = Likelihoods(captioner, readers)
     parents = active = (lengths > 1).nonzero()[:, 0]
     for step in range(int(lengths.max()) - 1):
         tokens, following = (torch.tensor([texts[row][place] for row in active.tolist()]) for place in (step, step + 1))
-        last = decoder.step(tokens, parents)
-        steps.append((active, _log_probabilities(captioner, last, following, readers[active])))
+        likelihoods.add(decoder.step(tokens, parents), active, following)
         parents = (lengths[active] > step + 2).nonzero()[:, 0]
         active = active[parents]
-    total, lowest = torch.zeros(2, *readers.shape, dtype=torch.float64)
-    together = torch.cat([logs.flatten() for _, logs in steps]).cpu().double()  # a GPU is waited for once
-    for (rows, logs), of_step in zip(steps, together.split([logs.numel() for _, logs in steps]), strict=True):
-        found = of_step.view_as(logs)
-        total[rows] += found
-        lowest[rows] = lowest[rows].minimum(found)
-    return torch.stack([total, lowest], 1).masked_fill(~readers[:, None], -torch.inf)
-
-
-def _log_probabilities(
-    captioner: CocaCaptioner, last: LastHidden, following: torch.Tensor, readers: torch.Tensor
-) -> torch.Tensor:
-    """Log-probability of each active row's next token under each crop, float32 [R, C] on the device; 0 for other crops."""
-    row, crop = readers.nonzero(as_tuple=True)
-    tokens, device = following[row], captioner.device
-    cells, place_of = last.cells[row, crop].unique(return_inverse=True)  # rows with equal prefixes read the same cells
-    found = torch.zeros(readers.shape, device=device)
-    for first in range(0, len(cells), CELLS_PROJECTED):
-        part = cells[first : first + CELLS_PROJECTED]
-        inside = ((place_of >= first) & (place_of < first + len(part))).nonzero()[:, 0]
-        logs = captioner.layers.project(last.values[on_device(part, device)]).log_softmax(-1)
-        rows, crops, places, chosen = (
-            on_device(each, device) for each in (row[inside], crop[inside], place_of[inside] - first, tokens[inside])
-        )
-        found[rows, crops] = logs[places, chosen]
-    return found
+    return likelihoods.result()

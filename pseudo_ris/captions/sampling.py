@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pseudo_ris.captions.listener import Likelihoods
 from pseudo_ris.captions.token_filter import Strategy, choose_support, token_weights
 from pseudo_ris.config import DecodingConfig
 from pseudo_ris.io.device import on_device
@@ -32,12 +33,13 @@ class Row:
 Draw = Callable[[Sequence[Row], int, torch.Tensor], torch.Tensor]
 
 
-def read_with(target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The crops that each row's prefixes are read with, bool [R, crops]: its target and the distractors that count.
+def read_with(target: torch.Tensor, weights: torch.Tensor, readers: torch.Tensor | None) -> torch.Tensor:
+    """The crops that each row's prefixes are read with, bool [R, crops]: its target, the distractors that count, and `readers`.
 
-    target: int64 [R], on the CPU as is the result. weights: float [R, crops] on any device.
+    target: int64 [R], on the CPU as are the result and `readers`. weights: float [R, crops] on any device.
     """
-    return (weights != 0).cpu().scatter(1, target[:, None], True)
+    read = (weights != 0).cpu().scatter(1, target[:, None], True)
+    return read if readers is None else read | readers
 
 
 class ChunkSampler:
@@ -45,6 +47,7 @@ class ChunkSampler:
 
     crops: those of `images` that they are read with, int64 [C] ascending. target: each row's target among these, int64 [R].
     Both are on the CPU. weights: how much each crop's logits count against each row's target, float [R, C] on the device.
+    readers: the crops whose likelihoods of each row are wanted, bool [R, C] on the CPU; None for no likelihoods.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class ChunkSampler:
         weights: torch.Tensor,
         decoding: DecodingConfig,
         draw: Draw,
+        readers: torch.Tensor | None = None,
     ) -> None:
         self._captioner, self._decoding, self._draw = captioner, decoding, draw
         self._rows, self._target, self._weights = rows, target, weights
-        self._decoder = PrefixDecoder(captioner, images, crops, read_with(target, weights), decoding.max_length)
+        self.likelihoods = None if readers is None else Likelihoods(captioner, readers)
+        self._decoder = PrefixDecoder(captioner, images, crops, read_with(target, weights, readers), decoding.max_length)
 
     def captions(self) -> list[list[int]]:
         """Token ids of every row, from the start token on; see `distinctive.sample`. To be called once."""
@@ -71,6 +76,8 @@ class ChunkSampler:
         for step in range(self._decoding.max_length - 2):
             last = self._decoder.step(tokens, parents)
             tokens = self._next_tokens(last, active, step).cpu()
+            if self.likelihoods:
+                self.likelihoods.add(last, active, tokens)
             for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
                 ids[row].append(token)
             parents = ((tokens != end) & (tokens != pad)).nonzero()[:, 0]
@@ -79,6 +86,8 @@ class ChunkSampler:
                 break
         for row in active.tolist():
             ids[row].append(end)
+        if self.likelihoods and len(active):
+            self.likelihoods.add(self._decoder.step(tokens, parents), active, torch.full_like(active, end))
         return ids
 
     def _next_tokens(self, last: LastHidden, active: torch.Tensor, step: int) -> torch.Tensor:

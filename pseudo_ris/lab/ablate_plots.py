@@ -42,7 +42,8 @@ def draw_figure(name: str, measured: Sequence[dict[str, Estimate]]) -> bytes:
         else:
             _draw_curves(panel, both, across, up, study.x_label)
     if not rows:
-        axes[0].legend(fontsize=7)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     figure.suptitle(study.title)
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DOTS_PER_INCH)

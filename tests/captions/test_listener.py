@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from pseudo_ris.captions.crops import cut_crops
-from pseudo_ris.captions.distinctive import write_candidates
-from pseudo_ris.captions.listener import Hearing, listen, log_likelihoods
+from pseudo_ris.captions.distinctive import keyed_draw, sample, sample_heard, sampled_rows, write_candidates
+from pseudo_ris.captions.listener import Hearing, Listeners, listen
 from pseudo_ris.config import CocaConfig, CropConfig, DecodingConfig, ListenerConfig
 from pseudo_ris.models.coca.captioner import CocaCaptioner
 from pseudo_ris.world.scenes import draw_scene
 
 SCENE = draw_scene("validation", 5, 1)
+MASKS = len(SCENE.masks)
 TEXTS = (
     "a small red ball",
     "a small red star",
@@ -32,7 +33,9 @@ def captioner() -> CocaCaptioner:
 
 @pytest.fixture(scope="module")
 def crops(captioner) -> torch.Tensor:
-    return cut_crops(SCENE.image, SCENE.masks, "masked", captioner.image_size, CropConfig())
+    """Two crop sets of the scene's masks."""
+    cut = (cut_crops(SCENE.image, SCENE.masks, name, captioner.image_size, CropConfig()) for name in ("masked", "image_1.1"))
+    return torch.cat(list(cut))
 
 
 @pytest.fixture(scope="module")
@@ -49,44 +52,86 @@ def token_logs(captioner: CocaCaptioner, crop: torch.Tensor, ids: list[int]) -> 
     return logits.double().log_softmax(-1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
 
 
+class Noted(Listeners):
+    """Listeners that keep what they are given."""
+
+    def __init__(self, latents: torch.Tensor, masks: int, rivals: int) -> None:
+        super().__init__(latents, masks, rivals)
+        self.found: list[tuple[torch.Tensor, int, torch.Tensor]] = []
+
+    def hear(self, found: torch.Tensor, own: torch.Tensor, crops: torch.Tensor) -> list[Hearing]:
+        self.found += [(of_text, int(crop), crops) for of_text, crop in zip(found, own, strict=True)]
+        return super().hear(found, own, crops)
+
+
+def check(captioner, crops, listeners: Noted, texts, heard, masks: int) -> None:
+    """Every likelihood and hearing against the oracle. texts: in the order in which `listeners` heard them, as `heard` is."""
+    assert len(listeners.found) == len(texts) == len(heard)
+    for (found, own, read), ids, (probability, rival, confidence) in zip(listeners.found, texts, heard, strict=True):
+        asked = [own, *listeners.rivals[own].tolist()]
+        logs = {crop: token_logs(captioner, crops[crop], ids) for crop in asked}
+        for place, crop in enumerate(read.tolist()):
+            if crop not in logs:
+                assert (found[:, place] == -torch.inf).all()
+                continue
+            expected = logs[crop].sum().item(), logs[crop].min().item()
+            assert found[:, place].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        likelihood = {crop: each.sum().exp().item() for crop, each in logs.items()}
+        assert probability == pytest.approx(likelihood[own] / sum(likelihood.values()), abs=1e-5)
+        assert confidence == pytest.approx(logs[own].min().exp().item(), abs=1e-5)
+        assert rival == max(asked[1:], key=likelihood.get) % masks
+
+
 @pytest.mark.parametrize("chunk_bytes", [1, 10**5, 10**9])
-def test_likelihoods_are_those_of_the_whole_model(captioner, crops, texts, chunk_bytes, monkeypatch):
+def test_finished_texts_are_heard_as_the_whole_model_hears_them(captioner, crops, texts, chunk_bytes, monkeypatch):
     monkeypatch.setattr(captioner, "chunk_bytes", chunk_bytes)
     images = captioner.encode(crops)
-    readers = torch.rand(len(texts), len(crops), generator=torch.Generator().manual_seed(0)) < 0.7
-    readers[:, 0] = True
-    total, lowest = log_likelihoods(captioner, images, texts, readers)
-    for text, ids in enumerate(texts):
-        for crop in range(len(crops)):
-            if not readers[text, crop]:
-                assert total[text, crop] == lowest[text, crop] == -torch.inf
-                continue
-            expected = token_logs(captioner, crops[crop], ids)
-            assert total[text, crop].item() == pytest.approx(expected.sum().item(), rel=1e-5, abs=1e-5)
-            assert lowest[text, crop].item() == pytest.approx(expected.min().item(), rel=1e-5, abs=1e-5)
+    listeners, own = Noted(images.latents, MASKS, 2), torch.tensor([0, 3, 1, MASKS, MASKS + 2])
+    heard = listen(captioner, images, texts, own, listeners)
+    order = sorted(range(len(texts)), key=lambda number: texts[number])
+    check(captioner, crops, listeners, [texts[at] for at in order], [heard[at] for at in order], MASKS)
+    assert [of_text[1] for of_text in listeners.found] == own[order].tolist()
 
 
-def test_a_text_is_heard_among_its_mask_and_the_most_similar_others(captioner, crops, texts):
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        SHORT,
+        replace(SHORT, max_length=20, top_p=(0.9,)),
+        replace(SHORT, calibration="none"),
+        replace(SHORT, max_distractors=1),
+        replace(SHORT, max_distractors=1, distractor_overflow="skip"),
+    ],
+)
+@pytest.mark.parametrize("chunk_bytes", [10**6, 10**9])
+def test_sampled_texts_are_heard_as_the_whole_model_hears_them(captioner, crops, decoding, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(captioner, "chunk_bytes", chunk_bytes)
     images = captioner.encode(crops)
-    count = len(crops)
-    everything = torch.ones(len(texts), count, dtype=torch.bool)
-    total, lowest = log_likelihoods(captioner, images, texts, everything)
-    similarity = images.latents @ images.latents.T
-    heard = listen(captioner, images, [texts] * count, ListenerConfig(rivals=2))
-    for mask in range(count):
-        others = sorted((other for other in range(count) if other != mask), key=lambda other: -similarity[mask, other])[:2]
-        for text in range(len(texts)):
-            among = total[text, [mask, *others]].exp()
-            probability, rival, confidence = heard[mask][text]
-            assert probability == pytest.approx((among[0] / among.sum()).item(), abs=1e-6)
-            assert rival == max(others, key=lambda other: total[text, other])
-            assert confidence == pytest.approx(lowest[text, mask].exp().item(), abs=1e-6)
+    rows = sampled_rows(("masked", "image_1.1"), range(MASKS), decoding)
+    listeners, draw = Noted(images.latents, MASKS, 2), keyed_draw(0, "image")
+    sampled = sample_heard(captioner, images, rows, decoding, draw, listeners)
+    captions, heard = map(list, zip(*sampled, strict=True))
+    assert captions == sample(captioner, images, rows, decoding, draw)
+    check(captioner, crops, listeners, captions, heard, MASKS)
+    assert [of_text[1] for of_text in listeners.found] == [row.crop for row in rows]
+    forced = [ids for ids in captions if len(ids) == decoding.max_length]
+    assert forced or decoding.max_length == 20
 
 
-def test_without_rivals_nothing_is_heard_and_one_mask_has_only_its_confidence(captioner, crops, texts):
+def test_rivals_are_the_most_similar_crops_of_the_same_set():
+    latents = torch.nn.functional.normalize(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)))
+    similarity = latents @ latents.T
+    for crop, rivals in enumerate(Listeners(latents, 4, 2).rivals.tolist()):
+        others = [other for other in range(crop // 4 * 4, crop // 4 * 4 + 4) if other != crop]
+        assert rivals == sorted(others, key=lambda other: -similarity[crop, other])[:2]
+    assert Listeners(latents, 4, 9).rivals.shape == (12, 3)
+
+
+def test_one_mask_has_only_its_confidence(captioner, crops, texts):
     images = captioner.encode(crops[:1])
-    assert listen(captioner, images, [texts], ListenerConfig(rivals=0)) == [[Hearing()] * len(texts)]
-    for probability, rival, confidence in listen(captioner, images, [texts], ListenerConfig(rivals=4))[0]:
+    for probability, rival, confidence in listen(
+        captioner, images, texts, torch.zeros(len(texts), dtype=torch.long), Listeners(images.latents, 1, 4)
+    ):
         assert (probability, rival) == (1.0, -1)
         assert 0 < confidence < 1
 
