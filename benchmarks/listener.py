@@ -48,6 +48,7 @@ class Stage:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=12)
+    parser.add_argument("--scene", type=int, default=0, help="number of the first scene")
     parser.add_argument("--config", default="demo", help="a preset; all but demo with random weights")
     parser.add_argument("--length", type=int, default=30, help="tokens of the longest candidate")
     parser.add_argument("--rivals", type=int, default=ListenerConfig().rivals)
@@ -59,7 +60,7 @@ def main() -> None:
     with_listener = without = 0.0
     masks, equal = 0, True
     for index in range(options.scenes):
-        scene = draw_scene("validation", 1, index)
+        scene = draw_scene("validation", 1, options.scene + index)
         without_seconds, expected = stage.run(scene, 0)
         with_seconds, found = stage.run(scene, options.rivals)
         without, with_listener = without + without_seconds, with_listener + with_seconds

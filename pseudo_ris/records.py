@@ -54,7 +54,7 @@ class Candidate:
     crop_set: "masked", "image_1.0", "image_1.1" or "image_1.2". strategy: "beam", "top_k_5", ..., "top_p_0.8". An expression
     with place words has "image" and "place" (see distinctiveness.places). listener: probability that the text means this mask
     and not one of its rivals, as the captioner hears it (captions.listener). listener_rival: row of the likeliest rival, -1
-    without one. confidence: probability of the text's least likely token under the mask's masked crop. noun: the head noun
+    without one. confidence: probability of the text's least likely token under its crop. noun: the head noun
     where it is known, else "".
     """
 
@@ -84,7 +84,7 @@ class CaptionRecord:
     agreement: share of the mask's candidates that have the same head noun. word_agreement: the smallest share of them that say
     one of the text's other content words; 1 when it has none. recognition: exp(m - largest m of the mask over the image's head
     nouns), 1 when CLIP prefers this noun. listener: probability that the text means this mask and not one of its rivals;
-    listener_rival: seg_id of the likeliest one. confidence: probability of the text's least likely token under the masked crop.
+    listener_rival: seg_id of the likeliest one. confidence: probability of the text's least likely token under its crop.
     Of a "place" expression masked_score, crop_score, uniqueness, correctness and doc are those of its words without the place,
     and listener and confidence are 1.
     """

@@ -21,6 +21,9 @@ from pseudo_ris.models.coca.decoding import LastHidden, PrefixDecoder
 CELLS_PROJECTED = 256
 """Hidden states projected onto the vocabulary together, which bounds memory."""
 
+HEARD_WITH = "own crops"
+"""The crops a text is heard with; part of the hash of settings, so that what was heard otherwise is made again."""
+
 
 class Hearing(NamedTuple):
     """What is heard of a text. probability: that it means its mask and not a rival, in [0, 1]. rival: row of the likeliest one,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pseudo_ris.captions.distinctive import write_candidates
+from pseudo_ris.captions.listener import HEARD_WITH
 from pseudo_ris.checkpoints.weights import result_basis
 from pseudo_ris.config import CaptionGenerationConfig
 from pseudo_ris.distinctiveness.nouns import NounFinder, make_noun_finder, with_noun_finder
@@ -117,7 +118,7 @@ def weights_of(config: CaptionGenerationConfig, device: torch.device) -> int:
 
 def settings_of(config: CaptionGenerationConfig) -> str:
     """Hash of the settings and weights that all expressions depend on."""
-    return result_basis(
+    basis = result_basis(
         config.allow_tf32,
         coca=config.coca,
         clip=config.clip,
@@ -127,6 +128,7 @@ def settings_of(config: CaptionGenerationConfig) -> str:
         places=config.places,
         scoring=config.scoring,
     )
+    return digest(basis, HEARD_WITH) if config.listener.rivals else basis
 
 
 def look_of(config: CaptionGenerationConfig) -> Callable[[ImageRecord], bytes]:
