@@ -29,6 +29,7 @@ RULES = (
     ("correctness", float, "keep greater values"),
     ("doc", float, "keep greater DoC; of an image's only mask the better half"),
     ("fallback", ("drop", "unfiltered"), "when no candidate of a mask passes: drop it, or keep all"),
+    ("redundant", ("keep", "drop"), "drop: remove sentences that say all words of another one of their mask, and more"),
     ("ambiguous", ("keep", "drop"), "drop: remove sentences that two masks of an image still share"),
     ("rank", ("doc", "support"), "what is best: DoC, or repeats x listener x confidence"),
     ("top-k", int, "keep the best of a mask, and as many with place words"),

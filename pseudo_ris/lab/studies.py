@@ -80,6 +80,8 @@ def _parts() -> Study:
         "no place words": {"places": "drop"},
         "and DoC > 1": {"doc": 1.0},
         "and word agreement >= 0.5": {"word_agreement": 0.5},
+        "and minimal wording": {"redundant": "drop"},
+        "minimal wording, no limit of two": {"redundant": "drop", "top_k": None},
     }
     points = (
         Point("recommended", rules=RECOMMENDED),

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from pseudo_ris.distinctiveness.nouns import content_words
 from pseudo_ris.distinctiveness.places import PLACE
 from pseudo_ris.errors import UserError
 from pseudo_ris.models.clip.token_counts import fit_tokens
@@ -42,6 +43,8 @@ class SelectionRules:
         doc: keep candidates with a DoC above this value; of the only mask of an image, where DoC is not a ratio, keep the
             better half by DoC.
         fallback: "unfiltered" restores a mask's candidates when the rules on scores drop all of them.
+        redundant: "drop" removes a sentence that says all content words of another sentence left to its mask, and more: minimal
+            wording. Expressions with place words are neither removed nor compared.
         ambiguous: "drop" removes sentences that several masks of an image still share.
         rank: what `top_k` and `per_image` prefer: "doc"; or "support", how often the mask's candidates repeat the sentence
             times its listener's probability and its confidence, at equal support the higher DoC.
@@ -63,6 +66,7 @@ class SelectionRules:
     correctness: float | None = None
     doc: float | None = None
     fallback: Literal["drop", "unfiltered"] = "drop"
+    redundant: Literal["keep", "drop"] = "keep"
     ambiguous: Literal["keep", "drop"] = "keep"
     rank: Literal["doc", "support"] = "doc"
     top_k: int | None = None
@@ -169,6 +173,8 @@ class Selection:
             self._note("fallback: all candidates of masks where none passes")
 
     def _apply_counts(self, rules: SelectionRules) -> None:
+        if rules.redundant == "drop":
+            self._keep("no sentence that says another one's words and more", ~self._redundant())
         if rules.ambiguous == "drop":
             self._keep("no sentence shared by masks of an image", ~self._ambiguous())
         goodness = self._support if rules.rank == "support" else self._table.doc
@@ -236,6 +242,20 @@ class Selection:
         """Indices of the remaining candidates, without those that repeat an earlier sentence of their mask: int64."""
         left = np.flatnonzero(self.kept)
         return left[np.unique(_pairs(self._table.row, self._sentences)[left], return_index=True)[1]]
+
+    def _redundant(self) -> np.ndarray:
+        """Marks candidates whose content words strictly include those of another remaining one of their mask, bool [C]."""
+        text, redundant = self._table.text, np.zeros(len(self.kept), bool)
+        said: dict[int, frozenset[str]] = {}
+        left = np.flatnonzero(self.kept & ~self._placed)
+        for own in np.split(left, np.flatnonzero(np.diff(self._table.row[left])) + 1):
+            codes = text.codes[own]
+            for code in set(codes.tolist()) - said.keys():
+                said[code] = frozenset(content_words(text.values[code]))
+            sets = {said[code] for code in codes.tolist()}
+            longer = {words for words in sets if any(other < words for other in sets)}
+            redundant[own] = [said[code] in longer for code in codes.tolist()]
+        return redundant
 
     def _ambiguous(self) -> np.ndarray:
         """Marks candidates whose sentence remains for several masks of the image, bool [C]."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
+from pseudo_ris.distinctiveness.nouns import content_words
 from pseudo_ris.distinctiveness.places import PLACE
 from pseudo_ris.errors import UserError
 from pseudo_ris.pairs.assembly import FURTHER_COLUMNS, PAPER_COLUMNS, read_pairs
@@ -65,6 +66,7 @@ RULES = st.builds(
     correctness=optional(SCORES),
     doc=optional(SCORES),
     fallback=st.sampled_from(["drop", "unfiltered"]),
+    redundant=st.sampled_from(["keep", "drop"]),
     ambiguous=st.sampled_from(["keep", "drop"]),
     top_k=optional([1, 2, 4]),
     per_image=optional([1, 3, 5]),
@@ -152,6 +154,10 @@ def choose(rows, rules, shares):
     if rules.fallback == "unfiltered":
         left = sorted({*left, *(place for place in before if all(place[0] != r for r, _ in left))})
         count()
+    if rules.redundant == "drop":
+        words = {(r, c): content_words(rows[r]["pseudo_caption"][c]) for r, c in left}
+        others = [place for place in left if not placed(*place)]
+        keep(lambda r, c: placed(r, c) or not any(other[0] == r and words[other] < words[r, c] for other in others))
     if rules.ambiguous == "drop":
         uses = {(image[r], r, sentence(r, c)) for r, c in left}
         keep(lambda r, c: sum((image[r], sentence(r, c)) == (i, s) for i, _, s in uses) == 1)
