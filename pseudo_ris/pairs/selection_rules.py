@@ -252,7 +252,7 @@ class Selection:
             codes = text.codes[own]
             for code in set(codes.tolist()) - said.keys():
                 said[code] = frozenset(content_words(text.values[code]))
-            sets = {said[code] for code in codes.tolist()}
+            sets = {said[code] for code in codes.tolist()} - {frozenset()}  # "it" is not what "a red cup" needs
             longer = {words for words in sets if any(other < words for other in sets)}
             redundant[own] = [said[code] in longer for code in codes.tolist()]
         return redundant

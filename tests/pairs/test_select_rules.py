@@ -14,7 +14,7 @@ from pseudo_ris.distinctiveness.nouns import content_words
 from pseudo_ris.distinctiveness.places import PLACE
 from pseudo_ris.errors import UserError
 from pseudo_ris.pairs.assembly import FURTHER_COLUMNS, PAPER_COLUMNS, read_pairs
-from pseudo_ris.pairs.candidate_table import read_table
+from pseudo_ris.pairs.candidate_table import read_table, table_of
 from pseudo_ris.pairs.selection import kept_candidates
 from pseudo_ris.pairs.selection_rules import AT_LEAST, PRESETS, Selection, SelectionRules
 from pseudo_ris.records import CaptionRecord, MaskCaptions
@@ -25,6 +25,17 @@ SENTENCES = ("a ball", "A  ball", "a ball ", "two dogs", "the red ball", LONG, "
 SCORES = (-1.0, 0.0, 0.5, 1.0, 1.1, 1.2, 1.5, 2.0, 7.25)
 SHARES = (0.0, 0.25, 0.5, 0.9, 1.0)
 unhurried = settings(deadline=None, max_examples=30)
+
+
+def test_minimal_wording_keeps_what_no_other_sentence_of_the_mask_says_with_less():
+    texts = ["a cup on a red table", "the red cup", "a small red cup", "a red striped cup", "a cup", "the leftmost cup", "it"]
+    row = {"index": 0, "img_name": "a.jpg", "img_id": "a", "seg_id": 0, "num_sent": 7, "one_mask": 0, "pseudo_caption": texts}
+    row |= {"doc": [1.0] * 7, "strategy": ["beam"] * 5 + [PLACE, "beam"]}
+    table = table_of(tuple(row), [row])
+    selection = Selection(table, np.array([True, True, True, True, False, True, True]))
+    selection.apply(SelectionRules(redundant="drop"))
+    kept = [text for text, stays in zip(texts, selection.kept, strict=True) if stays]
+    assert kept == ["the red cup", "the leftmost cup", "it"]
 
 
 @st.composite
@@ -157,7 +168,11 @@ def choose(rows, rules, shares):
     if rules.redundant == "drop":
         words = {(r, c): content_words(rows[r]["pseudo_caption"][c]) for r, c in left}
         others = [place for place in left if not placed(*place)]
-        keep(lambda r, c: placed(r, c) or not any(other[0] == r and words[other] < words[r, c] for other in others))
+        keep(
+            lambda r, c: (
+                placed(r, c) or not any(other[0] == r and words[other] and words[other] < words[r, c] for other in others)
+            )
+        )
     if rules.ambiguous == "drop":
         uses = {(image[r], r, sentence(r, c)) for r, c in left}
         keep(lambda r, c: sum((image[r], sentence(r, c)) == (i, s) for i, _, s in uses) == 1)
