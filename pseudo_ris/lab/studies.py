@@ -93,7 +93,11 @@ def _parts() -> Study:
     )
     shown = ("true", "unique", "distinctive", "objects", "told_apart", "words")
     return Study(
-        "Parts of selection, on stage 1's masks", points, "found", shown, (("distinctive", "series"), ("objects", "series"))
+        "Parts of selection, on stage 1's masks",
+        points,
+        "found",
+        shown,
+        (("distinctive", "series"), ("objects", "series"), ("told_apart", "series")),
     )
 
 

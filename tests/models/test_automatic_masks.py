@@ -107,7 +107,7 @@ def test_equals_segment_anything_with_a_threshold_of_zero(model, scene, off):
 def test_equals_segment_anything_at_full_size():
     model = fill_at_random(build_sam("vit_b"), "sam")
     image = np.array(Image.open(PHOTOGRAPH).convert("RGB").resize((360, 240)))
-    config = replace(FEW, points_per_side=4, pred_iou_thresh=0.5, stability_score_thresh=0.7, box_nms_thresh=1.0)
+    config = replace(FEW, points_per_side=2, pred_iou_thresh=0.5, stability_score_thresh=0.7, box_nms_thresh=1.0)
     config = replace(config, min_mask_region_area=0)
     found, expected = AutomaticMasks(model, config).generate(image), Reference(model, config)(image)
     assert len(expected.masks) > 3
