@@ -25,6 +25,7 @@ RULES = (
     ("recognition", float, "of the head noun; 1: CLIP prefers it"),
     ("listener", float, "probability that the captioner finds the mask by the sentence"),
     ("confidence", float, "probability of the least likely token"),
+    ("probability", float, "to be right, by the rule of --fitted"),
     ("uniqueness", float, "keep greater values; not applied to an image's only mask"),
     ("correctness", float, "keep greater values"),
     ("doc", float, "keep greater DoC; of an image's only mask the better half"),
@@ -54,8 +55,9 @@ def table_of(steps: Sequence[Step]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Selects with command-line options `argv`; returns the exit code. Raises UserError."""
     arguments = vars(make_parser().parse_args(argv))
-    pairs, output, masks, preset = (arguments.pop(name) for name in ("pairs", "output", "masks", "preset"))
-    steps = select(pairs, output, dataclasses.replace(PRESETS[preset], **arguments), masks)
+    pairs, output, masks, fitted = (arguments.pop(name) for name in ("pairs", "output", "masks", "fitted"))
+    preset = arguments.pop("preset") or ("fitted" if fitted else "recommended")
+    steps = select(pairs, output, dataclasses.replace(PRESETS[preset], **arguments), masks, fitted)
     print("\n".join([*table_of(steps), f"pairs are in {output}"]))
     return 0
 
@@ -71,8 +73,9 @@ def make_parser() -> CommandParser:
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write")
     parser.add_argument("--masks", type=Path, help="stage 1's folder of masks, for the rules on areas")
+    parser.add_argument("--fitted", type=Path, metavar="FILE", help="a rule that `pseudo-ris fit` wrote")
     shown = "; ".join(f"{name}: {_in_words(rules)}" for name, rules in PRESETS.items())
-    parser.add_argument("--preset", choices=PRESETS, default="recommended", help=f"{shown}")
+    parser.add_argument("--preset", choices=PRESETS, help=f"{shown}; default: fitted with --fitted, else recommended")
     rules = parser.add_argument_group("rules", argument_default=SUPPRESS)
     for name, kind, meaning in RULES:
         how = {"choices": kind} if isinstance(kind, tuple) else {"type": _or_off(kind), "metavar": "N" if kind is int else "X"}

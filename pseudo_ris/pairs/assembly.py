@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pseudo_ris.config import ScoringConfig
 from pseudo_ris.errors import UserError
-from pseudo_ris.pairs.candidate_table import table_of
+from pseudo_ris.pairs.candidate_table import CandidateTable, table_of
 from pseudo_ris.pairs.files import writing_pairs
+from pseudo_ris.pairs.fitted import FittedRule
 from pseudo_ris.pairs.rows import PAPER_COLUMNS, Row, open_pairs
 from pseudo_ris.pairs.selection import kept_candidates
 from pseudo_ris.pairs.selection_rules import Selection, SelectionRules
@@ -80,15 +81,24 @@ def read_pairs(path: Path) -> list[Row]:
     return list(rows)
 
 
-def selected_candidates(captions: Sequence[MaskCaptions], rules: SelectionRules) -> list[list[CaptionRecord]]:
-    """Returns the candidates of each mask of one image that the rules keep, in their order. Raises UserError for area rules."""
+def selected_candidates(
+    captions: Sequence[MaskCaptions], rules: SelectionRules, fitted: FittedRule | None = None
+) -> list[list[CaptionRecord]]:
+    """Returns the candidates of each mask of one image that the rules keep, in their order. Raises UserError for area rules.
+
+    fitted: what the rule `probability` uses.
+    """
     if rules.needs_areas:
         raise UserError("min_area, max_area: need the masks; select from a pairs CSV")
-    part = Part("", "", tuple(captions))
-    selection = Selection(table_of(COLUMNS, (row_of(part, mask) for mask in captions)))
+    selection = Selection(table_of_parts([Part("", "", tuple(captions))]), fitted=fitted)
     selection.apply(rules)
     kept = iter(selection.kept.tolist())
     return [[candidate for candidate in mask.candidates if next(kept)] for mask in captions]
+
+
+def table_of_parts(parts: Iterable[Part]) -> CandidateTable:
+    """Returns the candidates of images as reading their CSV would."""
+    return table_of(COLUMNS, (row_of(part, mask) for part in parts for mask in part.masks))
 
 
 def row_of(part: Part, mask: MaskCaptions) -> Row:

@@ -16,6 +16,7 @@ from pseudo_ris.io.mask_png import decode_mask
 from pseudo_ris.io.safe_paths import check_name, file_inside, read_inside
 from pseudo_ris.pairs.candidate_table import CandidateTable, read_table
 from pseudo_ris.pairs.files import pair_files, writing_pairs
+from pseudo_ris.pairs.fitted import read_rule
 from pseudo_ris.pairs.rows import LIST_COLUMNS, PAPER_COLUMNS
 from pseudo_ris.pairs.selection_rules import Selection, SelectionRules, Step
 from pseudo_ris.records import CaptionRecord, MaskCaptions
@@ -44,21 +45,24 @@ def kept_indices(docs: Sequence[float], one_mask: bool, threshold: float, fallba
     return sorted(best_first[: (len(docs) + 1) // 2])
 
 
-def select(pairs: Path, output: Path, rules: SelectionRules, masks: Path | None = None) -> list[Step]:
+def select(
+    pairs: Path, output: Path, rules: SelectionRules, masks: Path | None = None, fitted: Path | None = None
+) -> list[Step]:
     """Writes the candidates of `pairs` that fulfil the rules to `output` (.csv) and its companions (see files.pair_files).
 
     Keeps all columns; drops rows that have no candidate left. img_id, seg_id and rival stay unchanged, also when the rival mask
     has no candidate left; `index` is renumbered.
-    masks: stage 1's folder; read only when a rule needs areas.
+    masks: stage 1's folder; read only when a rule needs areas. fitted: file of the rule `probability` (see fitted.read_rule).
     Returns the counts after each rule. Raises UserError when an input or a rule is invalid, or when an output is the input.
     """
     _check_output(pairs, output)
     if rules.needs_areas and masks is None:
         raise UserError("--min-area, --max-area: need the masks; give stage 1's folder with --masks")
+    fitted_rule = read_rule(fitted) if fitted else None
     table = read_table(pairs)
     _check_columns(table, pairs)
     areas = area_shares(masks, table.image_id.strings().tolist(), table.seg_id.tolist()) if rules.needs_areas else None
-    selection = Selection(table)
+    selection = Selection(table, fitted=fitted_rule)
     selection.apply(rules, areas)
     with writing_pairs(output.parent, output.stem, table.columns) as writer:
         for row in table.rows(selection.kept):
