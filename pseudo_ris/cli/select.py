@@ -28,9 +28,9 @@ RULES = (
     ("probability", float, "to be right, by the rule of --fitted"),
     ("uniqueness", float, "keep greater values; not applied to an image's only mask"),
     ("correctness", float, "keep greater values"),
-    ("doc", float, "keep greater DoC; of an image's only mask the better half"),
+    ("doc", float, "keep greater DoC, of an only mask the better half"),
     ("fallback", ("drop", "unfiltered"), "when no candidate of a mask passes: drop it, or keep all"),
-    ("redundant", ("keep", "drop"), "drop: remove sentences that say all words of another one of their mask, and more"),
+    ("redundant", ("keep", "drop"), "drop: minimal wording, no sentence with all words of another one"),
     ("ambiguous", ("keep", "drop"), "drop: remove sentences that two masks of an image still share"),
     ("rank", ("doc", "support"), "what is best: DoC, or repeats x listener x confidence"),
     ("top-k", int, "keep the best of a mask, and as many with place words"),
@@ -73,9 +73,9 @@ def make_parser() -> CommandParser:
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write")
     parser.add_argument("--masks", type=Path, help="stage 1's folder of masks, for the rules on areas")
-    parser.add_argument("--fitted", type=Path, metavar="FILE", help="a rule that `pseudo-ris fit` wrote")
-    shown = "; ".join(f"{name}: {_in_words(rules)}" for name, rules in PRESETS.items())
-    parser.add_argument("--preset", choices=PRESETS, help=f"{shown}; default: fitted with --fitted, else recommended")
+    parser.add_argument("--fitted", type=Path, metavar="FILE", help="a rule that `pseudo-ris fit` wrote; makes fitted the default preset")
+    shown = "; ".join(f"{name}: {_in_words(rules)}" for name, rules in PRESETS.items() if name != "fitted")
+    parser.add_argument("--preset", choices=PRESETS, help=f"{shown}; fitted: probability 0.9")
     rules = parser.add_argument_group("rules", argument_default=SUPPRESS)
     for name, kind, meaning in RULES:
         how = {"choices": kind} if isinstance(kind, tuple) else {"type": _or_off(kind), "metavar": "N" if kind is int else "X"}
@@ -92,5 +92,6 @@ def _or_off(kind: Callable[[str], float]) -> Callable[[str], float | None]:
 
 
 def _in_words(rules: SelectionRules) -> str:
-    given = {name: value for name, value in dataclasses.asdict(rules).items() if value is not None}
+    usual = dataclasses.asdict(SelectionRules())
+    given = {name: value for name, value in dataclasses.asdict(rules).items() if value != usual[name]}
     return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in given.items())
