@@ -73,7 +73,9 @@ def make_parser() -> CommandParser:
     parser.add_argument("--pairs", type=Path, required=True, help="stage 2's CSV")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write")
     parser.add_argument("--masks", type=Path, help="stage 1's folder of masks, for the rules on areas")
-    parser.add_argument("--fitted", type=Path, metavar="FILE", help="a rule that `pseudo-ris fit` wrote; makes fitted the default preset")
+    parser.add_argument(
+        "--fitted", type=Path, metavar="FILE", help="a rule that `pseudo-ris fit` wrote; makes fitted the default preset"
+    )
     shown = "; ".join(f"{name}: {_in_words(rules)}" for name, rules in PRESETS.items() if name != "fitted")
     parser.add_argument("--preset", choices=PRESETS, help=f"{shown}; fitted: probability 0.9")
     rules = parser.add_argument_group("rules", argument_default=SUPPRESS)
