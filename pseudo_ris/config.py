@@ -11,6 +11,7 @@ ChannelOrder = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "bf16", "fp16"]
 CocaPrecision = Literal["fp32", "bf16", "fp16", "autocast"]
 ClipPrecision = Literal["fp32", "bf16", "fp16", "fp16_on_cuda"]
+PlaceForm = Literal["superlative", "position", "corner", "ordinal", "size", "relation"]
 Residency = Literal["auto", "together", "in_turn"]
 
 EMBEDDED_NAME, RANDOM = "demo", "random"
@@ -54,8 +55,7 @@ class SamConfig:
 
     Args:
         architecture: "demo" (tiny, embedded), "vit_b", "vit_l" or "vit_h".
-        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, or a checkpoint file (official .pth or
-            .safetensors).
+        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, or a file (official .pth or .safetensors).
         precision: number format of the image encoder; prompts are always decoded in fp32.
         compiled: compile the image encoder with torch.compile, on a GPU only; the first image then takes a minute longer.
         points_per_side: side of the square grid of point prompts.
@@ -137,8 +137,7 @@ class CocaConfig:
 
     Args:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example coca_ViT-L-14.
-        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
-            checkpoint file.
+        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag for the model, or a file.
         precision: number format of the whole model; logits and scores are computed in fp32. "autocast" (the release): fp32
             weights, and on a GPU fp16 autocast of image tower, decoder and logits; on a CPU the same as fp32.
     """
@@ -213,15 +212,16 @@ class PlaceConfig:
     """Expressions with place words, composed from the masks' boxes and the nouns that the candidates agree on.
 
     Args:
-        forms: "superlative" ("the leftmost cup"), "position" ("the cup on the left"), "corner" ("the cup in the top left
-            corner"), "ordinal" ("the second cup from the left"); none (the release) writes no place words.
+        forms: "superlative" ("the leftmost cup"), "position" ("the cup on the left"), "corner" ("... in the top left corner"),
+            "ordinal" ("the second cup from the left"), "size" ("the largest cup"), "relation" ("the cup to the left of the
+            box"); none (the release) writes no place words.
         sure: share of a mask's candidates that must have a head noun, so that the mask is called by it.
         recognised: recognition that this noun must have.
         possible: share of a mask's candidates from which on a noun may be the mask's.
         margin: distance by which a place must be clear, as a share of the image's width or height.
     """
 
-    forms: tuple[Literal["superlative", "position", "corner", "ordinal"], ...] = ("superlative", "corner", "ordinal")
+    forms: tuple[PlaceForm, ...] = ("superlative", "corner", "ordinal")
     sure: float = 0.5
     recognised: float = 0.3
     possible: float = 0.05
@@ -238,8 +238,7 @@ class ClipConfig:
 
     Args:
         architecture: "demo" (tiny, embedded) or an open_clip model name, for example RN50.
-        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag of the architecture, or a
-            checkpoint file.
+        weights: "demo" (embedded), "random", a name of third_party/weights.yaml, an open_clip tag for the model, or a file.
         precision: number format of the whole model; logits and scores are computed in fp32. "fp16_on_cuda" (the release): fp16
             on a GPU, fp32 on a CPU. On a GPU the release keeps the norms' weights in fp32 and rounds logits and scores to fp16.
     """
@@ -258,8 +257,7 @@ class ScoringConfig:
             command starts.
         noun_rule: with spaCy, where a caption's root is in no noun chunk: "any_child" takes the chunk of the first child that
             is in one, "first_child" (the release) looks at the first child only and else takes the whole caption.
-        score_floor: lower bound of CLIP logits (which are near 20), so that their ratios stay meaningful; 0 (the release) sets
-            no bound.
+        score_floor: lower bound of CLIP logits (which are near 20), so that ratios stay meaningful; 0 (the release): none.
         threshold: keep candidates with a greater DoC; the paper uses 1.0.
         fallback: when no candidate of a mask passes, "drop" keeps none, "unfiltered" (the release) keeps all.
     """

@@ -50,6 +50,26 @@ RIGHT = Direction("rightmost", "right", "on the right", X, BACKWARD)
 TOP = Direction("topmost", "top", "at the top", Y, FORWARD)
 BOTTOM = Direction("bottommost", "bottom", "at the bottom", Y, BACKWARD)
 DIRECTIONS = (LEFT, RIGHT, TOP, BOTTOM)
+RELATIONS = {"left": "to the left of", "right": "to the right of", "top": "above", "bottom": "below"}
+"""Side -> the words that put a thing there of another one."""
+CLEARLY_LARGER = 1.5
+"""Ratio of two boxes' areas from which on one thing is surely the larger one."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a mask is among its rivals, the other masks that are called by `noun`.
+
+    centre: [2] and rivals: [R, 2] are the boxes' centres, x and y as shares of the image. area, rival_areas: of the boxes.
+    landmark: noun and centre of the nearest mask that alone is called by its noun, which is another one; None without one.
+    """
+
+    noun: str
+    centre: np.ndarray
+    rivals: np.ndarray
+    area: float
+    rival_areas: np.ndarray
+    landmark: tuple[str, np.ndarray] | None
 
 
 def place_candidates(naming: Naming, masks: np.ndarray, config: PlaceConfig) -> list[list[Candidate]]:
@@ -68,15 +88,25 @@ def place_candidates(naming: Naming, masks: np.ndarray, config: PlaceConfig) -> 
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / (width, height)
     called = (naming.agreement >= config.sure) & (naming.recognition >= config.recognised)
     possible = called | (naming.agreement >= config.possible) | (naming.recognition == 1)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    members: dict[str, np.ndarray] = {}
     for column, noun in enumerate(naming.nouns):
         named, unsure = np.flatnonzero(called[:, column]), possible[:, column] & ~called[:, column]
-        if len(named) < 2 or unsure.any() or not noun.isalpha() or is_plural(noun):
-            continue
-        for mask in named:
+        if len(named) and not unsure.any() and noun.isalpha() and not is_plural(noun):
+            members[noun] = named
+    landmarks = {noun: int(named[0]) for noun, named in members.items() if len(named) == 1}
+    for noun, named in members.items():
+        for mask in named if len(named) > 1 else ():
             others = named[named != mask]
-            for text in _expressions(noun, centres[mask], centres[others], config):
-                written[mask].append(Candidate(text, WHOLE_IMAGE, PLACE, noun=noun))
+            landmark = _nearest(centres[mask], {name: centres[at] for name, at in landmarks.items() if at != mask})
+            spot = Spot(noun, centres[mask], centres[others], areas[mask], areas[others], landmark)
+            for form in config.forms:
+                written[mask] += [Candidate(text, WHOLE_IMAGE, PLACE, noun=noun) for text in FORMS[form](spot, config.margin)]
     return written
+
+
+def _nearest(centre: np.ndarray, landmarks: dict[str, np.ndarray]) -> tuple[str, np.ndarray] | None:
+    return min(landmarks.items(), key=lambda landmark: float(np.hypot(*(landmark[1] - centre))), default=None)
 
 
 def without_places(captions: Sequence[MaskCaptions]) -> list[MaskCaptions]:
@@ -84,44 +114,59 @@ def without_places(captions: Sequence[MaskCaptions]) -> list[MaskCaptions]:
     return [replace(own, candidates=tuple(c for c in own.candidates if c.strategy != PLACE)) for own in captions]
 
 
-def _expressions(noun: str, centre: np.ndarray, rivals: np.ndarray, config: PlaceConfig) -> Iterator[str]:
-    """Expressions for a mask among its rivals. centre: [2], rivals: [R, 2], x and y as shares of the image."""
-    for form in config.forms:
-        yield from FORMS[form](noun, centre, rivals, config.margin)
-
-
-def _superlatives(noun: str, centre: np.ndarray, rivals: np.ndarray, margin: float) -> Iterator[str]:
+def _superlatives(spot: Spot, margin: float) -> Iterator[str]:
     for direction in DIRECTIONS:
-        if (_distances(direction, centre, rivals) >= margin).all():
-            yield f"the {direction.superlative} {noun}"
+        if (_distances(direction, spot.centre, spot.rivals) >= margin).all():
+            yield f"the {direction.superlative} {spot.noun}"
 
 
-def _positions(noun: str, centre: np.ndarray, rivals: np.ndarray, margin: float) -> Iterator[str]:
+def _positions(spot: Spot, margin: float) -> Iterator[str]:
     for direction in DIRECTIONS:
-        if _only_here((direction,), centre, rivals, margin):
-            yield f"the {noun} {direction.position}"
+        if _only_here((direction,), spot.centre, spot.rivals, margin):
+            yield f"the {spot.noun} {direction.position}"
 
 
-def _corners(noun: str, centre: np.ndarray, rivals: np.ndarray, margin: float) -> Iterator[str]:
+def _corners(spot: Spot, margin: float) -> Iterator[str]:
     for vertical in (TOP, BOTTOM):
         for horizontal in (LEFT, RIGHT):
-            if _only_here((vertical, horizontal), centre, rivals, margin):
-                yield f"the {noun} in the {vertical.side} {horizontal.side} corner"
+            if _only_here((vertical, horizontal), spot.centre, spot.rivals, margin):
+                yield f"the {spot.noun} in the {vertical.side} {horizontal.side} corner"
 
 
-def _ordinals(noun: str, centre: np.ndarray, rivals: np.ndarray, margin: float) -> Iterator[str]:
+def _ordinals(spot: Spot, margin: float) -> Iterator[str]:
     for direction in DIRECTIONS:
-        distances = _distances(direction, centre, rivals)
+        distances = _distances(direction, spot.centre, spot.rivals)
         before = int((distances < 0).sum())
-        if (abs(distances) >= margin).all() and 1 <= before <= len(ORDINALS) and len(rivals) >= 2:
-            yield f"the {ORDINALS[before - 1]} {noun} from the {direction.side}"
+        if (abs(distances) >= margin).all() and 1 <= before <= len(ORDINALS) and len(spot.rivals) >= 2:
+            yield f"the {ORDINALS[before - 1]} {spot.noun} from the {direction.side}"
 
 
-FORMS: dict[str, Callable[[str, np.ndarray, np.ndarray, float], Iterator[str]]] = {
+def _sizes(spot: Spot, margin: float) -> Iterator[str]:
+    two = len(spot.rivals) == 1
+    if (spot.area >= CLEARLY_LARGER * spot.rival_areas).all():
+        yield f"the {'larger' if two else 'largest'} {spot.noun}"
+    if (spot.area * CLEARLY_LARGER <= spot.rival_areas).all():
+        yield f"the {'smaller' if two else 'smallest'} {spot.noun}"
+
+
+def _relations(spot: Spot, margin: float) -> Iterator[str]:
+    if spot.landmark is None:
+        return
+    noun, centre = spot.landmark
+    for direction in DIRECTIONS:
+        own = _distances(direction, spot.centre, centre[None])[0]
+        others = -_distances(direction, centre, spot.rivals)
+        if own >= margin and (others <= -margin).all():
+            yield f"the {spot.noun} {RELATIONS[direction.side]} the {noun}"
+
+
+FORMS: dict[str, Callable[[Spot, float], Iterator[str]]] = {
     "superlative": _superlatives,
     "position": _positions,
     "corner": _corners,
     "ordinal": _ordinals,
+    "size": _sizes,
+    "relation": _relations,
 }
 
 

@@ -4,6 +4,7 @@
     determiner  := "a" | "an" | "the"         ("an" only before a vowel; a superlative needs "the")
     marks       := "stripes" | "dots"         (only without a pattern adjective)
     tail        := "in the picture" | "in the image" | "on the ground" | "on display"         (no meaning)
+    relation    := ("to the left of" | "to the right of" | "above" | "below") "the" category      (in place of a position)
     position    := "on the left" | "on the right" | "at the top" | "at the bottom" | "in the middle" | corner | side
     ordinal     := "second" | "third"         (needs "the" and a side)
     corner      := "in the top left corner" | ...
@@ -11,9 +12,11 @@
     group       := "the" number [size] [colour] [pattern] plural         (see `group_referents`)
     number      := "two" | ... | "eight"
 
-Positions refer to the centres of the boxes. A superlative or ordinal selects among the objects of which the rest is true.
+Positions refer to the centres of the boxes. A superlative or ordinal selects among the objects of which the rest is true;
+"largest" and "smallest" compare the boxes' areas, "larger" and "smaller" those of exactly two. A relation needs exactly one
+object of its category.
 Captions for training on crops contain no position words, since a crop does not show where it was cut (see `sample_caption`).
-Ordinals and corners are read but never drawn, and are not in the embedded models' vocabulary.
+Ordinals, corners, relations and sizes by comparison are read but never drawn, and are not in the embedded models' vocabulary.
 """
 
 from __future__ import annotations
@@ -60,6 +63,16 @@ SIDES: dict[str, Callable[[float, float], float]] = {
 }
 NUMBERS: dict[str, int] = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
 SINGULARS: dict[str, str] = {{"box": "boxes", "fish": "fish"}.get(name, f"{name}s"): name for name in CATEGORIES}
+# A comparison of sizes refers to the object with the smallest value of sign * area.
+COMPARISONS: dict[str, int] = {"largest": -1, "smallest": 1, "larger": -1, "smaller": 1}
+OF_TWO = ("larger", "smaller")
+# Whether the first centre is there of the second one.
+RELATIONS: dict[str, Callable[[tuple[float, float], tuple[float, float]], bool]] = {
+    "to the left of the": lambda own, other: own[0] < other[0],
+    "to the right of the": lambda own, other: own[0] > other[0],
+    "above the": lambda own, other: own[1] < other[1],
+    "below the": lambda own, other: own[1] > other[1],
+}
 WORDS: tuple[str, ...] = tuple(
     sorted(
         {"a", "an", "the", "with", *CATEGORIES, *COLOURS, *PATTERNS, *SIZES, *MARKS, *SUPERLATIVES}
@@ -79,7 +92,8 @@ _MIN_WORDS = 4
 class Expression:
     """A parsed expression; None for parts that it does not name.
 
-    position: a key of POSITIONS or CORNERS, or with an ordinal of SIDES. superlative, ordinal: keys of SUPERLATIVES, ORDINALS.
+    position: a key of POSITIONS, CORNERS or RELATIONS, or with an ordinal of SIDES. superlative: a key of SUPERLATIVES or
+    COMPARISONS. ordinal: a key of ORDINALS. landmark: the category that a relation names.
     """
 
     category: str
@@ -89,6 +103,7 @@ class Expression:
     position: str | None = None
     superlative: str | None = None
     ordinal: str | None = None
+    landmark: str | None = None
 
 
 class _Reader:
@@ -121,7 +136,7 @@ def parse(expression: str) -> Expression | None:
     determiner = reader.one_of(("a", "an", "the"))
     if determiner is None or (determiner != "the" and (determiner == "an") != _needs_an(reader.next)):
         return None
-    superlative = reader.one_of(SUPERLATIVES)
+    superlative = reader.one_of(SUPERLATIVES | COMPARISONS)
     ordinal = None if superlative else reader.one_of(ORDINALS)
     if (superlative or ordinal) and determiner != "the":
         return None
@@ -135,10 +150,11 @@ def parse(expression: str) -> Expression | None:
             return None
         pattern = MARKS[marks]
     reader.one_of(TAILS)
-    position = reader.one_of(SIDES if ordinal else POSITIONS | CORNERS)
-    if reader.next or (position and superlative) or (ordinal and not position):
+    position = reader.one_of(SIDES if ordinal else POSITIONS | CORNERS | RELATIONS)
+    landmark = reader.one_of(CATEGORIES) if position in RELATIONS else None
+    if reader.next or (position and superlative) or (ordinal and not position) or (position in RELATIONS and not landmark):
         return None
-    return Expression(category, size, colour, pattern, position, superlative, ordinal)
+    return Expression(category, size, colour, pattern, position, superlative, ordinal, landmark)
 
 
 def _read(expression: str | Expression) -> Expression | None:
@@ -169,9 +185,18 @@ def referents(expression: str | Expression, scene: Scene) -> tuple[int, ...]:
         value, place = SIDES[said.position], ORDINALS[said.ordinal]
         ranked = sorted(centres, key=lambda index: value(*centres[index]))
         return tuple(ranked[place : place + 1])
+    if said.landmark:
+        there = [_centre(obj) for obj in scene.objects if obj.category == said.landmark]
+        holds = RELATIONS[said.position]
+        return tuple(index for index, centre in centres.items() if holds(centre, there[0])) if len(there) == 1 else ()
     if said.position:
         holds = (POSITIONS | CORNERS)[said.position]
         return tuple(index for index, centre in centres.items() if holds(*centre))
+    if said.superlative in COMPARISONS:
+        if not centres or (said.superlative in OF_TWO and len(centres) != 2):
+            return ()
+        signed = {index: COMPARISONS[said.superlative] * _area(scene.objects[index]) for index in centres}
+        return tuple(index for index, area in signed.items() if area == min(signed.values()))
     if said.superlative and centres:
         order = SUPERLATIVES[said.superlative]
         best = min(order(*centre) for centre in centres.values())
@@ -194,6 +219,11 @@ def group_referents(expression: str, scene: Scene) -> tuple[int, ...]:
 def _centre(obj: SceneObject) -> tuple[float, float]:
     x0, y0, x1, y1 = obj.box
     return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def _area(obj: SceneObject) -> int:
+    x0, y0, x1, y1 = obj.box
+    return (x1 - x0) * (y1 - y0)
 
 
 def _compose(said: Expression, determiner: str, with_marks: bool = False, tail: str = "") -> str:

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 
 from pseudo_ris.config import PlaceConfig
 from pseudo_ris.distinctiveness.naming import Naming
-from pseudo_ris.distinctiveness.places import place_candidates
+from pseudo_ris.distinctiveness.places import FORMS, place_candidates
 from pseudo_ris.world.grammar import referents
 from pseudo_ris.world.scenes import SIZE, Scene, SceneObject
 
-ALL_FORMS = PlaceConfig(forms=("superlative", "position", "corner", "ordinal"))
+ALL_FORMS = PlaceConfig(forms=tuple(FORMS))
+FOUR_FORMS = PlaceConfig(forms=("superlative", "position", "corner", "ordinal"))
 SWAPPED = {
     "x": {"leftmost": "rightmost", "rightmost": "leftmost", "left": "right", "right": "left"},
-    "y": {"topmost": "bottommost", "bottommost": "topmost", "top": "bottom", "bottom": "top"},
+    "y": {"topmost": "bottommost", "bottommost": "topmost", "top": "bottom", "bottom": "top"}
+    | {"above": "below", "below": "above"},
 }
 
 boxes = st.tuples(st.integers(0, SIZE - 12), st.integers(0, SIZE - 12), st.integers(4, 11), st.integers(4, 11))
@@ -67,14 +69,16 @@ ROW = [((20, 100, 10, 10), "cup"), ((90, 100, 10, 10), "cup"), ((160, 100, 10, 1
 
 
 def test_three_in_a_row():
-    left, middle, right, dog = texts(ROW)
+    left, middle, right, dog = texts(ROW, FOUR_FORMS)
     assert left == ["the leftmost cup", "the third cup from the right"]
     assert middle == ["the second cup from the left", "the second cup from the right"]
     assert right == ["the rightmost cup", "the cup on the right", "the third cup from the left"]
     assert dog == [], "it has no rival"
 
 
-@pytest.mark.parametrize(("form", "expected"), [("superlative", 1), ("position", 0), ("ordinal", 1), ("corner", 0)])
+@pytest.mark.parametrize(
+    ("form", "expected"), [("superlative", 1), ("position", 0), ("ordinal", 1), ("corner", 0), ("size", 0)]
+)
 def test_only_the_forms_that_are_asked_for(form, expected):
     assert len(texts(ROW, PlaceConfig(forms=(form,)))[0]) == expected
     assert texts(ROW, PlaceConfig(forms=())) == [[], [], [], []]
@@ -95,6 +99,34 @@ def test_nothing_is_written_where_a_rival_is_unsure(agreement, recognition, writ
     naming = naming_of([noun for _, noun in ROW])
     naming.agreement[2, 0], naming.recognition[2, 0] = agreement, recognition
     assert any(texts(ROW, naming=naming)) == written
+
+
+def test_sizes_are_compared_where_they_clearly_differ():
+    def found(*sides: int) -> list[list[str]]:
+        row = [((30 * place, 100, side, side), "cup") for place, side in enumerate(sides)]
+        return texts(row, PlaceConfig(forms=("size",)))
+
+    assert found(10, 13) == [["the smaller cup"], ["the larger cup"]]
+    assert found(10, 12) == [[], []]
+    assert found(20, 10, 14) == [["the largest cup"], ["the smallest cup"], []]
+    assert found(20, 10, 11) == [["the largest cup"], [], []]
+    assert found(10) == [[]]
+
+
+def test_a_relation_names_the_nearest_thing_that_is_the_only_one_of_its_kind():
+    def found(*things: tuple[int, int, str]) -> list[list[str]]:
+        return texts([((x, y, 10, 10), noun) for x, y, noun in things], PlaceConfig(forms=("relation",)))
+
+    assert found((20, 100, "cup"), (180, 100, "cup"), (100, 100, "box")) == [
+        ["the cup to the left of the box"],
+        ["the cup to the right of the box"],
+        [],
+    ]
+    # Both cups are left of the box, and only one is above it.
+    assert found((20, 20, "cup"), (40, 200, "cup"), (100, 100, "box"))[0] == ["the cup above the box"]
+    assert found((20, 100, "cup"), (180, 100, "cup"), (100, 20, "box"), (100, 200, "box"))[:2] == [[], []]
+    assert found((20, 100, "cup"), (180, 100, "cup")) == [[], []]
+    assert found((20, 100, "cup"), (180, 150, "cup"), (22, 120, "star"), (100, 100, "box"))[0] == ["the cup above the star"]
 
 
 def test_two_that_are_level_are_not_told_apart():

@@ -143,6 +143,28 @@ def test_a_group_means_its_objects_if_their_number_is_right(text, expected):
     assert group_referents(text, SCENE) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the largest ball", (0,)),
+        ("the smallest red ball", (1,)),
+        ("the smaller red ball", (1,)),
+        ("the larger ball", ()),
+        ("the largest star", ()),
+        ("a largest ball", ()),
+        ("the ball to the left of the cup", (0, 2)),
+        ("the red ball to the right of the cup", (1,)),
+        ("the ball below the cup", ()),
+        ("the cup below the ball", ()),
+        ("the cup above the star", ()),
+        ("the cup above the", ()),
+        ("the largest ball above the cup", ()),
+    ],
+)
+def test_comparisons_of_sizes_and_relations(text, expected):
+    assert referents(text, SCENE) == expected
+
+
 def test_is_true_ignores_position():
     assert is_true("the red ball on the right", RED_BALL)
     assert referents("the red ball on the right", Scene(SCENE.image, BLANK, (RED_BALL,))) == ()
