@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pseudo_ris.config import PlaceConfig
+from pseudo_ris.distinctiveness.places import FORMS
 from pseudo_ris.pairs.selection_rules import PRESETS, SelectionRules
 from pseudo_ris.world.scenes import Scene, draw_look_alikes, draw_scene
 
@@ -198,10 +200,25 @@ def _diversity() -> Study:
     return Study("Diversity of a mask's candidates against their quality, on the true masks", points, "true", shown, panels)
 
 
+def _places() -> Study:
+    chosen = PlaceConfig().forms
+    choices = (
+        {"as set: " + ", ".join(chosen): chosen} | {f"{form} alone": (form,) for form in FORMS} | {"all six": tuple(FORMS)}
+    )
+    points = tuple(
+        Point(label, rules=RECOMMENDED, switched={"places.forms": forms} | WITHOUT_LISTENER, strategy="place")
+        for label, forms in choices.items()
+    )
+    panels = (("distinctive", "series"), ("objects", "series"), ("words", "series"))
+    shown = ("true", "unique", "distinctive", "objects", "told_apart", "words")
+    return Study("Forms of place words, at most two a mask, on stage 1's masks", points, "found", shown, panels)
+
+
 STUDIES: dict[str, Callable[[], Study]] = {
     "parts": _parts,
     "look-alikes": _look_alikes,
     "thresholds": _thresholds,
     "calibration": _calibration,
     "diversity": _diversity,
+    "places": _places,
 }
