@@ -56,7 +56,7 @@ CLEARLY_LARGER = 1.5
 """Ratio of two boxes' areas from which on one thing is surely the larger one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spot:
     """Where a mask is among its rivals, the other masks that are called by `noun`.
 
