@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
-from pseudo_ris.distinctiveness.nouns import FUNCTION_WORDS, NUMERALS, content_words, is_plural, spoken_words
+import numpy as np
+
+from pseudo_ris.distinctiveness.naming import Naming, agreement_of
+from pseudo_ris.distinctiveness.nouns import FUNCTION_WORDS, NUMERALS, content_words, spoken_words
 from pseudo_ris.records import MaskCaptions
 
 
@@ -58,16 +62,6 @@ class NamedMask:
         )
 
     @cached_property
-    def agreement(self) -> dict[str, float]:
-        """Share of the candidates that have each noun, in lower case."""
-        return _shares(({noun.lower()} for noun in self.nouns), len(self.nouns))
-
-    @cached_property
-    def recognised(self) -> dict[str, float]:
-        """Recognition of each noun."""
-        return {noun.lower(): value for noun, value in zip(self.nouns, self.recognition, strict=True)}
-
-    @cached_property
     def mentioned(self) -> dict[str, float]:
         """Share of the candidates that say each content word anywhere."""
         return _shares(map(content_words, self.texts), len(self.texts))
@@ -90,28 +84,29 @@ class GroupExpression:
 def group_expressions(masks: Sequence[NamedMask], rules: GroupRules | None = None) -> list[GroupExpression]:
     """Returns the expressions of several and of no masks of an image, without duplicates.
 
-    A noun is used only if every mask is either surely called by it or surely not; an attribute only if every mask called by the
+    A noun is used only if it is sure which masks have it (see `Naming.members`); an attribute only if every mask called by the
     noun surely has it or surely has not. The attribute of a no-target expression is surely that of a mask with another noun.
     """
     rules = rules or GroupRules()
     found: list[GroupExpression] = []
-    for noun in dict.fromkeys(noun for mask in masks for noun in mask.agreement):
-        called = [mask for mask in masks if _is_called(mask, noun, rules)]
-        unsure = [mask for mask in masks if mask not in called and _may_be_called(mask, noun, rules)]
-        if called and not unsure and noun.isalpha() and not is_plural(noun):
-            others = [mask for mask in masks if mask not in called]
-            if len(masks) <= rules.crowded:
-                found += _of_several(noun, called, rules)
-            found += _of_none(noun, called, others, rules)
+    for noun, members in _naming(masks).members(rules.sure, rules.recognised, rules.possible).items():
+        called = [masks[index] for index in members]
+        others = [mask for index, mask in enumerate(masks) if index not in members]
+        if len(masks) <= rules.crowded:
+            found += _of_several(noun, called, rules)
+        found += _of_none(noun, called, others, rules)
     return list(dict.fromkeys(found))
 
 
-def _is_called(mask: NamedMask, noun: str, rules: GroupRules) -> bool:
-    return mask.agreement.get(noun, 0) >= rules.sure and mask.recognised[noun] >= rules.recognised
-
-
-def _may_be_called(mask: NamedMask, noun: str, rules: GroupRules) -> bool:
-    return mask.agreement.get(noun, 0) >= rules.possible or mask.recognised.get(noun) == 1
+def _naming(masks: Sequence[NamedMask]) -> Naming:
+    """As far as the candidates tell: a noun that no candidate of a mask has is not recognised there."""
+    said = [[noun.lower() for noun in mask.nouns] for mask in masks]
+    nouns = tuple(dict.fromkeys(noun for own in said for noun in own))
+    recognition = np.zeros((len(masks), len(nouns)))
+    for row, own, mask in zip(recognition, said, masks, strict=True):
+        for noun, value in zip(own, mask.recognition, strict=True):
+            row[nouns.index(noun)] = value
+    return Naming(nouns, agreement_of(said, nouns), recognition)
 
 
 def _of_several(noun: str, called: Sequence[NamedMask], rules: GroupRules) -> Iterator[GroupExpression]:
@@ -159,10 +154,15 @@ def _is_attribute(word: str) -> bool:
 
 
 def _plural(attribute: str, noun: str, number: int) -> str:
+    english = _english()
+    return " ".join(word for word in ("the", english.number_to_words(number), attribute, english.plural_noun(noun)) if word)
+
+
+@cache
+def _english() -> Any:
     import inflect  # 0.2 s
 
-    english = inflect.engine()
-    return " ".join(word for word in ("the", english.number_to_words(number), attribute, english.plural_noun(noun)) if word)
+    return inflect.engine()
 
 
 def _shares(sets: Iterator[set[str]], number: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pseudo_ris.distinctiveness.nouns import content_words
+from pseudo_ris.distinctiveness.nouns import content_words, is_plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,31 @@ class Naming:
         columns: dict[str, int] = {}
         for place, noun in enumerate(noun for own in said for noun in own):
             columns.setdefault(noun, place)
-        counts = [Counter(own) for own in said]
-        agreement = np.array([[count[noun] / max(1, count.total()) for noun in columns] for count in counts])
         logits = np.asarray(masked_logits, np.float64)[:, list(columns.values())]
         recognition = np.exp(logits - logits.max(axis=1, keepdims=True)) if columns else logits
-        return cls(tuple(columns), agreement.reshape(len(nouns), len(columns)), recognition)
+        return cls(tuple(columns), agreement_of(said, tuple(columns)), recognition)
+
+    def members(self, sure: float, recognised: float, possible: float) -> dict[str, np.ndarray]:
+        """The masks that are called by each noun of which it is sure which masks have it: noun -> indices, int64 ascending.
+
+        A mask is called by a noun if `sure` of its candidates have it and its recognition is at least `recognised`. It may be
+        called so if `possible` of its candidates have the noun or the scorer prefers it. Left out are nouns that a mask may but
+        need not have, plurals, and what is no single word.
+        """
+        called = (self.agreement >= sure) & (self.recognition >= recognised)
+        unsure = ((self.agreement >= possible) | (self.recognition == 1)) & ~called
+        return {
+            noun: np.flatnonzero(called[:, column])
+            for column, noun in enumerate(self.nouns)
+            if called[:, column].any() and not unsure[:, column].any() and noun.isalpha() and not is_plural(noun)
+        }
+
+
+def agreement_of(said: Sequence[Sequence[str]], nouns: Sequence[str]) -> np.ndarray:
+    """Share of each mask's candidates that have each noun, float64 [N, K]. said: the head nouns of each mask's candidates."""
+    counts = [Counter(own) for own in said]
+    shares = np.array([[count[noun] / max(1, count.total()) for noun in nouns] for count in counts])
+    return shares.reshape(len(said), len(nouns))
 
 
 def word_agreement(texts: Sequence[str], nouns: Sequence[str]) -> list[float]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from pseudo_ris.config import PlaceConfig
 from pseudo_ris.distinctiveness.naming import Naming
-from pseudo_ris.distinctiveness.nouns import is_plural
 from pseudo_ris.io.boxes import box_of
 from pseudo_ris.records import Candidate, MaskCaptions
 
@@ -75,10 +74,8 @@ class Spot:
 def place_candidates(naming: Naming, masks: np.ndarray, config: PlaceConfig) -> list[list[Candidate]]:
     """The expressions with place words of each mask.
 
-    naming: of the N masks. masks: bool [N, H, W], none of them empty. A mask is called by its most frequent head noun if
-    `config.sure` of its candidates have it and the scorer's recognition is at least `config.recognised`; the others are its
-    rivals if they may be called so: `config.possible` of their candidates say it or the scorer prefers it. Nothing is written
-    for a noun that a rival may, but need not have.
+    naming: of the N masks. masks: bool [N, H, W], none of them empty. A mask is compared with its rivals, the other masks that
+    are called by the same noun; nothing is written for a noun that a mask may, but need not have (see `Naming.members`).
     """
     written: list[list[Candidate]] = [[] for _ in masks]
     if not config.forms:
@@ -86,14 +83,8 @@ def place_candidates(naming: Naming, masks: np.ndarray, config: PlaceConfig) -> 
     height, width = masks.shape[1:]
     boxes = np.array([box_of(mask) for mask in masks], float).reshape(-1, 4)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / (width, height)
-    called = (naming.agreement >= config.sure) & (naming.recognition >= config.recognised)
-    possible = called | (naming.agreement >= config.possible) | (naming.recognition == 1)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    members: dict[str, np.ndarray] = {}
-    for column, noun in enumerate(naming.nouns):
-        named, unsure = np.flatnonzero(called[:, column]), possible[:, column] & ~called[:, column]
-        if len(named) and not unsure.any() and noun.isalpha() and not is_plural(noun):
-            members[noun] = named
+    members = naming.members(config.sure, config.recognised, config.possible)
     landmarks = {noun: int(named[0]) for noun, named in members.items() if len(named) == 1}
     for noun, named in members.items():
         for mask in named if len(named) > 1 else ():

@@ -90,7 +90,8 @@ def selected_candidates(
     """
     if rules.needs_areas:
         raise UserError("min_area, max_area: need the masks; select from a pairs CSV")
-    selection = Selection(table_of_parts([Part("", "", tuple(captions))]), fitted=fitted)
+    table = table_of_parts([Part("", "", tuple(captions))])
+    selection = Selection(fitted.scored(table) if fitted else table)
     selection.apply(rules)
     kept = iter(selection.kept.tolist())
     return [[candidate for candidate in mask.candidates if next(kept)] for mask in captions]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,11 @@ class FittedRule:
         total = np.full(len(table.row), self.intercept)
         for term in self.terms:
             total += (feature(table, term.score) - term.mean) / term.scale * term.weight
-        return np.interp(1 / (1 + np.exp(-total)), *np.array(self.calibration).T)
+        return np.interp(np.exp(-np.logaddexp(0, -total)), *np.array(self.calibration).T)
+
+    def scored(self, table: CandidateTable) -> CandidateTable:
+        """The table with the score `probability`. Raises UserError when it lacks a score that the rule needs."""
+        return replace(table, scores={**table.scores, "probability": self.probability(table)})
 
     def text(self) -> str:
         """The rule as JSON."""
@@ -109,9 +113,11 @@ def read_rule(path: Path) -> FittedRule:
         if score not in FEATURES:
             raise UserError(f"{where}: score {score[:40]!r} is unknown; fit the rule again")
         terms.append(Term(score, *(field(entry, name, float, where) for name in ("mean", "scale", "weight"))))
-    points = field(content, "calibration", list, str(path))
-    valid = [isinstance(point, list) and len(point) == 2 and all(isinstance(x, float) for x in point) for point in points]
-    if not points or not all(valid) or not all(term.scale > 0 for term in terms) or np.any(np.diff(points, axis=0) < 0):
-        raise UserError(f"{path}: calibration or a scale is damaged; fit the rule again")
-    calibration = tuple((float(x), float(y)) for x, y in points)
-    return FittedRule(tuple(terms), field(content, "intercept", float, str(path)), calibration, content.get("fitted_on", {}))
+    points, intercept = field(content, "calibration", list, str(path)), field(content, "intercept", float, str(path))
+    pairs = [isinstance(point, list) and len(point) == 2 and all(isinstance(x, float) for x in point) for point in points]
+    numbers = [intercept, *(x for term in terms for x in (term.mean, term.scale, term.weight))]
+    if not points or not all(pairs) or not np.isfinite([*numbers, *np.ravel(points)]).all():
+        raise UserError(f"{path}: calibration or a number is damaged; fit the rule again")
+    if min((term.scale for term in terms), default=1) <= 0 or np.any(np.diff(points, axis=0) < 0):
+        raise UserError(f"{path}: a scale is not above 0, or calibration does not ascend; fit the rule again")
+    return FittedRule(tuple(terms), intercept, tuple(map(tuple, points)), content.get("fitted_on", {}))

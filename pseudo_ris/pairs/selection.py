@@ -62,7 +62,7 @@ def select(
     table = read_table(pairs)
     _check_columns(table, pairs)
     areas = area_shares(masks, table.image_id.strings().tolist(), table.seg_id.tolist()) if rules.needs_areas else None
-    selection = Selection(table, fitted=fitted_rule)
+    selection = Selection(fitted_rule.scored(table) if fitted_rule else table)
     selection.apply(rules, areas)
     with writing_pairs(output.parent, output.stem, table.columns) as writer:
         for row in table.rows(selection.kept):

@@ -14,13 +14,12 @@ from pseudo_ris.distinctiveness.places import PLACE
 from pseudo_ris.errors import UserError
 from pseudo_ris.models.clip.token_counts import fit_tokens
 from pseudo_ris.pairs.candidate_table import CandidateTable
-from pseudo_ris.pairs.fitted import FittedRule
 
 TRAINERS_TOKENS = 17
 """Text length (`word_len`) of CRIS and ETRIS, in CLIP tokens."""
 
 
-AT_LEAST = ("agreement", "word_agreement", "recognition", "listener", "confidence")
+AT_LEAST = ("agreement", "word_agreement", "recognition", "listener", "confidence", "probability")
 """Scores in [0, 1] of which a candidate must have at least the given value."""
 
 
@@ -39,7 +38,8 @@ class SelectionRules:
         recognition: keep candidates whose head noun has at least this recognition (1: CLIP prefers it).
         listener: keep candidates with at least this probability to mean their mask.
         confidence: keep candidates whose least likely token has at least this probability.
-        probability: keep candidates with at least this probability to be right, by a fitted rule (see fitted.FittedRule).
+        probability: keep candidates with at least this probability to be right, by a fitted rule (see
+            fitted.FittedRule.scored).
         uniqueness: keep candidates above this value; does not apply to the only mask of an image, where it is not a ratio.
         correctness: keep candidates above this value.
         doc: keep candidates with a DoC above this value; of the only mask of an image, where DoC is not a ratio, keep the
@@ -76,7 +76,7 @@ class SelectionRules:
     per_image: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("min_area", "max_area", *AT_LEAST, "probability"):
+        for name in ("min_area", "max_area", *AT_LEAST):
             if (share := getattr(self, name)) is not None and not 0 <= share <= 1:
                 raise UserError(f"{_option(name)} {share:g}: must be a fraction from 0 to 1, or off")
         for name in ("uniqueness", "correctness", "doc"):
@@ -118,12 +118,12 @@ class Step:
 class Selection:
     """Applies rules to a table.
 
-    kept: the candidates that remain, bool [C]; None starts with all of them. fitted: what the rule `probability` uses.
-    steps: the counts before the first rule and after each rule.
+    kept: the candidates that remain, bool [C]; None starts with all of them. steps: the counts before the first rule and after
+    each rule.
     """
 
-    def __init__(self, table: CandidateTable, kept: np.ndarray | None = None, fitted: FittedRule | None = None) -> None:
-        self._table, self._fitted = table, fitted
+    def __init__(self, table: CandidateTable, kept: np.ndarray | None = None) -> None:
+        self._table = table
         self._images = table.image_id.codes[table.row]
         self.kept = np.ones(len(table.row), bool) if kept is None else kept
         self.steps: list[Step] = []
@@ -159,7 +159,7 @@ class Selection:
     def _apply_scores(self, rules: SelectionRules) -> None:
         before = self.kept
         one_mask = self._table.one_mask[self._table.row]
-        for name in (*AT_LEAST, "probability"):
+        for name in AT_LEAST:
             if (bound := getattr(rules, name)) is not None:
                 self._keep(f"{name.replace('_', ' ')} >= {bound:g}", self._placed | (self._score(name) >= bound))
         if rules.uniqueness is not None:
@@ -199,11 +199,9 @@ class Selection:
         return np.bincount(self._table.row[self.kept], minlength=len(self._table.seg_id))
 
     def _score(self, name: str) -> np.ndarray:
-        if name == "probability":
-            if self._fitted is None:
-                raise UserError("--probability needs a fitted rule; give the file that `pseudo-ris fit` wrote with --fitted")
-            return self._fitted.probability(self._table)
         if name not in self._table.scores:
+            if name == "probability":
+                raise UserError("--probability needs a fitted rule; give the file that `pseudo-ris fit` wrote with --fitted")
             raise UserError(
                 f"the pairs have no column {name}; run stage 2 again, or omit {_option(name)} (--preset paper needs DoC alone)"
             )

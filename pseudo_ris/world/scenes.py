@@ -124,11 +124,13 @@ def draw_scene(split: str, seed: int, index: int, free_forms: bool = False) -> S
 def draw_look_alikes(split: str, seed: int, index: int, count: int) -> Scene:
     """Draws a scene of `count` small objects of one category, no two of which have the same colour and pattern.
 
-    Every object can be told apart, so shares do not fall with `count` for lack of words. At most 24 objects.
+    Every object can be told apart, so shares do not fall with `count` for lack of words.
 
     Raises:
-        ValueError: see `scene_rng`.
+        ValueError: see `scene_rng`, or `count` is outside MIN_OBJECTS .. MAX_OBJECTS.
     """
+    if not MIN_OBJECTS <= count <= MAX_OBJECTS:
+        raise ValueError(f"count: {count} is outside {MIN_OBJECTS} .. {MAX_OBJECTS}")
     rng = scene_rng(split, seed, index, look_alikes=count)
     light = painting.scene_light(rng)
     layout = _Layout(border=0.0)

@@ -134,11 +134,13 @@ def test_a_rule_reads_back_and_a_damaged_one_is_named(tmp_path):
     damages = [
         ({"format": "x"}, "is no fitted rule; give a file that `pseudo-ris fit` wrote"),
         ({"intercept": None}, "intercept is missing or no float"),
-        ({"calibration": [[0.5, 0.1], [0.4, 0.2]]}, "calibration or a scale is damaged"),
-        ({"calibration": []}, "calibration or a scale is damaged"),
-        ({"calibration": [[0.5]]}, "calibration or a scale is damaged"),
+        ({"calibration": [[0.5, 0.1], [0.4, 0.2]]}, "calibration does not ascend"),
+        ({"calibration": []}, "calibration or a number is damaged"),
+        ({"calibration": [[0.5]]}, "calibration or a number is damaged"),
+        ({"intercept": math.nan}, "calibration or a number is damaged"),
+        ({"calibration": [[0.5, math.inf]]}, "calibration or a number is damaged"),
         ({"terms": [{"score": "charm", "mean": 0.0, "scale": 1.0, "weight": 1.0}]}, "score 'charm' is unknown"),
-        ({"terms": [{"score": "doc", "mean": 0.0, "scale": 0.0, "weight": 1.0}]}, "calibration or a scale is damaged"),
+        ({"terms": [{"score": "doc", "mean": 0.0, "scale": 0.0, "weight": 1.0}]}, "a scale is not above 0"),
     ]
     for change, message in damages:
         path.write_text(json.dumps(content | change))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,11 @@ def choose(rows, rules, shares):
     return left, counts
 
 
+def with_probabilities(table, rows):
+    """As a fitted rule adds them."""
+    return replace(table, scores={**table.scores, "probability": np.array([p for row in rows for p in row["probability"]])})
+
+
 def selected(path, rules, shares=None):
     table = read_table(path)
     selection = Selection(table)
@@ -201,7 +207,9 @@ def selections(draw):
 
 
 def check_against_the_loop(rows, rules, shares, path):
-    table, selection = selected(write_rows(rows, path), rules, shares)
+    table = with_probabilities(read_table(write_rows(rows, path)), rows)
+    selection = Selection(table)
+    selection.apply(rules, shares)
     left, counts = choose(rows, rules, shares)
     columns = np.arange(len(table.row)) - np.searchsorted(table.row, table.row)
     places = [(int(r), int(c)) for r, c in zip(table.row, columns, strict=True)]

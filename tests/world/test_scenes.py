@@ -84,6 +84,12 @@ def test_look_alikes_have_one_category_and_words_that_tell_them_apart(count):
         assert same_scene(scene, draw_look_alikes("validation", 7, index, count))
 
 
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_number_of_look_alikes_that_need_not_fit_is_refused(count):
+    with pytest.raises(ValueError, match="count"):
+        draw_look_alikes("validation", 7, 0, count)
+
+
 def test_splits_do_not_share_scenes():
     images = {draw_scene(split, seed, 0).image.tobytes() for split in SPLITS for seed in (0, 1, 2)}
     assert len(images) == 3 * len(SPLITS)
