@@ -11,7 +11,6 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from pseudo_ris.distinctiveness.nouns import make_noun_finder
 from pseudo_ris.distinctiveness.places import PLACE
 from pseudo_ris.lab.output import DIGITS, format_table
 from pseudo_ris.lab.studies import STUDIES, Point
@@ -78,18 +77,16 @@ def run_study(name: str, split: str, seed: int, scenes: int, workers: int) -> li
 
 def count_scene(name: str, split: str, seed: int, index: int) -> np.ndarray:
     """Counts scene `index` for each point of a study: float64 [points, COUNTS]. Points share what their settings share."""
-    study, benches = STUDIES[name](), {}
+    study = STUDIES[name]()
+    scenes: dict[int, tuple[Workbench, np.ndarray, list[int | None]]] = {}
     rows = []
     for point in study.points:
-        if point.look_alikes not in benches:
-            scene = point.draw(split, seed, index)
-            # As lab evaluate: the name seeds the sampled captions.
-            benches[point.look_alikes] = Workbench(
-                scene, f"{split}_{seed}_{index}", make_noun_finder(Settings().stage2.scoring)
-            )
-        bench = benches[point.look_alikes]
-        masks = bench.found_masks(Settings().stage1) if study.masks == "found" else bench.scene.masks
-        rows.append(count_expressions(bench.scene, masks, expressions(bench, masks, point), study.measures))
+        if point.look_alikes not in scenes:
+            bench = Workbench.of_scene(point.draw(split, seed, index), split, seed, index)
+            masks = bench.found_masks(Settings().stage1) if study.masks == "found" else bench.scene.masks
+            scenes[point.look_alikes] = bench, masks, owners_of(bench.scene, masks)
+        bench, masks, owners = scenes[point.look_alikes]
+        rows.append(count_expressions(bench.scene, owners, expressions(bench, masks, point), study.measures))
     return np.stack(rows)
 
 
@@ -100,9 +97,14 @@ def expressions(bench: Workbench, masks: np.ndarray, point: Point) -> list[list[
     return [[record.text for record in own if point.strategy == "all" or record.strategy == PLACE] for own in selected]
 
 
-def count_expressions(scene: Scene, masks: np.ndarray, texts: Sequence[Sequence[str]], measures: Set[str]) -> np.ndarray:
-    """Judges the expressions of each mask and counts their words: float64 [COUNTS]; NaN for self-BLEU unless it is measured."""
-    judged = judge_captions(scene, owners_of(scene, masks), texts)
+def count_expressions(
+    scene: Scene, owners: Sequence[int | None], texts: Sequence[Sequence[str]], measures: Set[str]
+) -> np.ndarray:
+    """Judges the expressions of each mask and counts their words: float64 [COUNTS]; NaN for self-BLEU unless it is measured.
+
+    owners: see `world.judge.owners_of`.
+    """
+    judged = judge_captions(scene, owners, texts)
     tokens = [[words(text) for text in own] for own in texts]
     varied = [own for own in tokens if len(own) > 1]
     counted = {

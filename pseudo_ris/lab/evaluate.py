@@ -10,7 +10,6 @@ import numpy as np
 
 from pseudo_ris.captions.distinctive import NO_LISTENER
 from pseudo_ris.distinctiveness.groups import NamedMask, group_expressions
-from pseudo_ris.distinctiveness.nouns import make_noun_finder
 from pseudo_ris.distinctiveness.places import PLACE, without_places
 from pseudo_ris.lab.output import format_table, rounded
 from pseudo_ris.lab.workbench import ONE_THREAD, PAPER_THRESHOLD, RECOMMENDED_THRESHOLD, Settings, Workbench
@@ -80,7 +79,7 @@ def settings_with_weights(folder: Path | None) -> Settings:
 def measure_scene(settings: Settings, split: str, seed: int, index: int) -> SceneFigures:
     """Runs both stages on one freshly drawn scene and judges the results."""
     scene = draw_scene(split, seed, index)
-    bench = Workbench(scene, f"{split}_{seed}_{index}", make_noun_finder(settings.stage2.scoring))
+    bench = Workbench.of_scene(scene, split, seed, index)
     predicted = bench.found_masks(settings.stage1)
     on_masks = partial(measure_captions, bench, settings)
     return SceneFigures(distinguishable(scene), judge_masks(scene, predicted), on_masks(scene.masks), on_masks(predicted))

@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 
-from pseudo_ris.distinctiveness.nouns import make_noun_finder
 from pseudo_ris.distinctiveness.places import without_places
 from pseudo_ris.lab.output import format_table
 from pseudo_ris.lab.workbench import ONE_THREAD, Settings, Workbench
@@ -45,11 +44,11 @@ def caption_scenes(split: str, seed: int, scenes: int, workers: int) -> list[Cap
 
 
 def _caption_scene(split: str, seed: int, index: int) -> Captioned:
-    settings, scene, name = Settings(), draw_scene(split, seed, index), f"{split}_{seed}_{index}"
-    bench = Workbench(scene, name, make_noun_finder(settings.stage2.scoring))
+    settings, scene = Settings(), draw_scene(split, seed, index)
+    bench = Workbench.of_scene(scene, split, seed, index)
     masks = bench.found_masks(settings.stage1)
     captions = without_places(bench.captions(masks, settings.stage2))
-    return Captioned(name, replace(scene, image=np.zeros((0, 0, 3), np.uint8)), owners_of(scene, masks), captions)
+    return Captioned(bench.image_id, replace(scene, image=np.zeros((0, 0, 3), np.uint8)), owners_of(scene, masks), captions)
 
 
 def fit_on(captioned: Sequence[Captioned]) -> FittedRule:

@@ -13,7 +13,7 @@ import torch
 
 from pseudo_ris.captions.distinctive import write_candidates
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig, ScoringConfig
-from pseudo_ris.distinctiveness.nouns import NounFinder
+from pseudo_ris.distinctiveness.nouns import NounFinder, make_noun_finder
 from pseudo_ris.distinctiveness.places import without_places
 from pseudo_ris.distinctiveness.score import score_candidates
 from pseudo_ris.masks.matching import SAME_OBJECT_IOU
@@ -133,6 +133,11 @@ class Workbench:
         self.image_id = image_id
         self._find_noun = find_noun
         self._made: dict[Hashable, Any] = {}
+
+    @classmethod
+    def of_scene(cls, scene: Scene, split: str, seed: int, index: int) -> Workbench:
+        """For scene `index` of a split and seed, which also name the image; nouns are found by the default settings."""
+        return cls(scene, f"{split}_{seed}_{index}", make_noun_finder(ScoringConfig()))
 
     def measure(self, settings: Settings, find_masks: bool) -> Figures:
         """Runs stage 2, on stage 1's masks if `find_masks` and otherwise on the true masks, and judges the results."""

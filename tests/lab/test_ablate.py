@@ -84,7 +84,7 @@ def test_expressions_of_a_drawn_scene_are_counted():
     full = [full_caption(obj) for obj in scene.objects]
     category = scene.objects[0].category
     texts = [[full[0], f"a {category}"], [full[1]], []]
-    counts = dict(zip(COUNTS, count_expressions(scene, scene.masks, texts, {"self_bleu"}), strict=True))
+    counts = dict(zip(COUNTS, count_expressions(scene, range(3), texts, {"self_bleu"}), strict=True))
     assert [counts[name] for name in COUNTS[:7]] == [3, 3, 2, 2, 3, 2, 2]
     first, second = full[0].split(), full[1].split()
     assert counts["words"] == len(first) + 2 + len(second)
@@ -92,7 +92,7 @@ def test_expressions_of_a_drawn_scene_are_counted():
     assert (counts["worded"], counts["varied"]) == (2, 1)
     assert counts["distinct_2"] == len({*pairwise(first), ("a", category)}) / len(first)
     assert 0 < counts["self_bleu"] < 1
-    assert np.isnan(count_expressions(scene, scene.masks, texts, set())[COUNTS.index("self_bleu")])
+    assert np.isnan(count_expressions(scene, range(3), texts, set())[COUNTS.index("self_bleu")])
 
 
 @pytest.mark.slow
