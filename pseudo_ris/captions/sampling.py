@@ -47,7 +47,8 @@ class ChunkSampler:
 
     crops: those of `images` that they are read with, int64 [C] ascending. target: each row's target among these, int64 [R].
     Both are on the CPU. weights: how much each crop's logits count against each row's target, float [R, C] on the device.
-    readers: the crops whose likelihoods of each row are wanted, bool [R, C] on the CPU; None for no likelihoods.
+    readers: the crops whose likelihoods of each row are wanted, bool [R, C] on the CPU; None for no likelihoods. They are those
+    of the tokens drawn: an end token at the largest length is no choice of the model.
     """
 
     def __init__(
@@ -86,8 +87,6 @@ class ChunkSampler:
                 break
         for row in active.tolist():
             ids[row].append(end)
-        if self.likelihoods and len(active):
-            self.likelihoods.add(self._decoder.step(tokens, parents), active, torch.full_like(active, end))
         return ids
 
     def _next_tokens(self, last: LastHidden, active: torch.Tensor, step: int) -> torch.Tensor:
