@@ -77,6 +77,13 @@ class Listeners:
         return list(map(Hearing, share, likeliest.tolist(), confidence))
 
 
+class Known(NamedTuple):
+    """Log-probabilities that sampling has computed already. place: a crop of each row, int64 [A] on the CPU. logs: [A]."""
+
+    place: torch.Tensor
+    logs: torch.Tensor
+
+
 class Likelihoods:
     """Log-likelihoods of R texts under the crops that read them, added up while the texts are decoded token by token.
 
@@ -87,9 +94,15 @@ class Likelihoods:
         self._captioner, self.readers = captioner, readers
         self._steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def add(self, last: LastHidden, rows: torch.Tensor, following: torch.Tensor) -> None:
+    def add(self, last: LastHidden, rows: torch.Tensor, following: torch.Tensor, known: Known | None = None) -> None:
         """Adds the next token of each of `rows`, whose prefixes `last` has read. rows, following: int64 [A] on the CPU."""
-        self._steps.append((rows, self._log_probabilities(last, following, self.readers[rows])))
+        readers = self.readers[rows]
+        if known:
+            readers = readers.scatter(1, known.place[:, None], False)
+        found = self._log_probabilities(last, following, readers)
+        if known:
+            found.scatter_(1, on_device(known.place, found.device)[:, None], known.logs[:, None].to(found.dtype))
+        self._steps.append((rows, found))
 
     def result(self) -> torch.Tensor:
         """Log-likelihood of each text and of its least likely token, float64 [R, 2, C] on the CPU; -inf where not read."""

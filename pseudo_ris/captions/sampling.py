@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pseudo_ris.captions.listener import Likelihoods
+from pseudo_ris.captions.listener import Known, Likelihoods
 from pseudo_ris.captions.token_filter import Strategy, choose_support, token_weights
 from pseudo_ris.config import DecodingConfig
 from pseudo_ris.io.device import on_device
@@ -76,9 +76,10 @@ class ChunkSampler:
         tokens, parents = torch.full_like(active, start), active
         for step in range(self._decoding.max_length - 2):
             last = self._decoder.step(tokens, parents)
-            tokens = self._next_tokens(last, active, step).cpu()
+            drawn, own = self._next_tokens(last, active, step)
+            tokens = drawn.cpu()
             if self.likelihoods:
-                self.likelihoods.add(last, active, tokens)
+                self.likelihoods.add(last, active, tokens, Known(self._target[active], own))
             for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
                 ids[row].append(token)
             parents = ((tokens != end) & (tokens != pad)).nonzero()[:, 0]
@@ -89,23 +90,35 @@ class ChunkSampler:
             ids[row].append(end)
         return ids
 
-    def _next_tokens(self, last: LastHidden, active: torch.Tensor, step: int) -> torch.Tensor:
-        """Draws for the rows `active`, int64 [A] on the CPU, whose prefixes `last` has read: int64 [A] on the device."""
-        drawn = []
+    def _next_tokens(self, last: LastHidden, active: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws for the rows `active`, int64 [A] on the CPU, whose prefixes `last` has read.
+
+        Returns the tokens, int64 [A], and their log-probabilities under the targets, float [A], both on the device.
+        """
+        drawn, own = [], []
         for places in torch.arange(len(active)).split(ROWS_PROJECTED):
             numbers = active[places]
-            logits, mixed = self._target_logits(last, places, numbers, step), self._mix_distractors(last, places, numbers)
+            logits, total = self._target_logits(last, places, numbers, step)
+            mixed = self._mix_distractors(last, places, numbers)
             drawn.append(self._draw_by_rule([self._rows[row] for row in numbers.tolist()], step, logits, mixed))
-        return torch.cat(drawn)
+            own.append(logits.gather(1, drawn[-1][:, None])[:, 0] - total)
+        return torch.cat(drawn), torch.cat(own)
 
-    def _target_logits(self, last: LastHidden, places: torch.Tensor, numbers: torch.Tensor, step: int) -> torch.Tensor:
-        """z_i of each row, float [rows, V], with a forbidden end token at -inf. Equal prefixes are projected once."""
+    def _target_logits(
+        self, last: LastHidden, places: torch.Tensor, numbers: torch.Tensor, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """z_i of each row, float [rows, V], with a forbidden end token at -inf; log of the sum of exp(z_i) with it, [rows].
+
+        Equal prefixes are projected once.
+        """
         cells = last.cells[places].gather(1, self._target[numbers, None])[:, 0]
         distinct, place_of = cells.unique(return_inverse=True)
         logits = self._captioner.layers.project(last.values[self._sent(distinct)])
+        total = logits.logsumexp(1) if self.likelihoods else logits.new_zeros(len(logits))
         if step + 1 < self._decoding.min_length:
             logits[:, self._captioner.end] = -torch.inf
-        return logits[self._sent(place_of)]
+        sent = self._sent(place_of)
+        return logits[sent], total[sent]
 
     def _mix_distractors(self, last: LastHidden, places: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the distractors' hidden states, float [rows, width].
