@@ -12,7 +12,7 @@ from PIL import Image
 
 from pseudo_ris.ris.config import ModelConfig
 from pseudo_ris.ris.data.targets import Target
-from pseudo_ris.ris.models.base import RisModel, SampleForm
+from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, rows_of
 from pseudo_ris.ris.models.letterbox import FrameKind
 
 CHANNELS = ("red", "green", "blue")
@@ -38,6 +38,7 @@ class PlainModel(RisModel):
         super().__init__()
         self.form = SampleForm(size, frame, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         self.tokenizer = ChannelTokenizer()
+        self.images: list[int] = []
         self.batches: list[int] = []
         self.modes: set[bool] = set()
         self.precisions: set[torch.dtype | None] = set()
@@ -46,7 +47,14 @@ class PlainModel(RisModel):
     def from_config(cls, config: ModelConfig) -> PlainModel:
         return cls(config.input_size, "stretch")
 
-    def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+    def image_features(self, images: torch.Tensor) -> ImageFeatures:
+        self.images.append(len(images))
+        return (images,)
+
+    def from_features(
+        self, features: ImageFeatures, tokens: torch.Tensor, attention: torch.Tensor, owners: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        (images,) = rows_of(features, owners)
         self.batches.append(len(images))
         self.modes.add(self.training)
         self.precisions.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)

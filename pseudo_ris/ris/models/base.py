@@ -16,6 +16,9 @@ from pseudo_ris.ris.models.letterbox import FrameKind
 
 BACKGROUND, FOREGROUND = 0, 1
 
+ImageFeatures = tuple[torch.Tensor, ...]
+"""Of M images, each tensor with M rows."""
+
 
 class Tokenizer(Protocol):
     """Sentences -> words of a model's vocabulary.
@@ -77,12 +80,28 @@ class RisModel(nn.Module, ABC):
         return []
 
     @abstractmethod
-    def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        """Logits of background and foreground, float32 [B, 2, H, W], at the resolution that the model works at.
+    def image_features(self, images: torch.Tensor) -> ImageFeatures:
+        """The part of the model that reads no sentence; it runs once an image, however many sentences the image has.
 
-        images: float [B, 3, S, S], normalised as `form` says; S is a multiple of 32. tokens: int64 [B, L]. attention: bool
-        [B, L], False on padding. H and W are S, or less where the model overrides `upsampled`.
+        images: float [M, 3, S, S], normalised as `form` says; S is a multiple of 32.
         """
+
+    @abstractmethod
+    def from_features(
+        self, features: ImageFeatures, tokens: torch.Tensor, attention: torch.Tensor, owners: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits of background and foreground, float32 [N, 2, H, W], at the resolution that the model works at.
+
+        features: see image_features, of M images. tokens: int64 [N, L]. attention: bool [N, L], False on padding.
+        owners: int64 [N], the image of each sentence; None: sentence n belongs to image n.
+        H and W are S, or less where the model overrides `upsampled`.
+        """
+
+    def forward(
+        self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor, owners: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The logits of N sentences about M images, see image_features and from_features."""
+        return self.from_features(self.image_features(images), tokens, attention, owners)
 
     def upsampled(self, logits: torch.Tensor, side: int) -> torch.Tensor:
         """The logits that `forward` gives, [B, 2, H, W], for each pixel of the images: [B, 2, side, side]."""
@@ -95,3 +114,8 @@ class RisModel(nn.Module, ABC):
         Each has "params", "tower" (whether they are pre-trained and so learn more slowly) and "decay" (whether weight decay
         applies to them).
         """
+
+
+def rows_of(features: ImageFeatures, owners: torch.Tensor | None) -> ImageFeatures:
+    """The features of each sentence's image, N rows each; see RisModel.from_features."""
+    return features if owners is None else tuple(feature[owners] for feature in features)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from pseudo_ris.errors import UserError
+from pseudo_ris.ris.models.base import ImageFeatures, rows_of
 from pseudo_ris.ris.models.cris.bridges import Bridge
 
 STAGES = 3
@@ -27,7 +28,7 @@ class ClipFeatures:
     follow it.
     """
 
-    maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    maps: ImageFeatures
     words: torch.Tensor
     sentence: torch.Tensor
 
@@ -76,23 +77,45 @@ class ClipTowers(nn.Module):
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> ClipFeatures:
         """images: float [B, 3, S, S]. tokens: int64 [B, L], the mask token is the last id. attention: bool [B, L]."""
+        return self.read(self.see(images), tokens, attention)
+
+    def see(self, images: torch.Tensor) -> ImageFeatures:
+        """The image tower as far as it reads no sentence: the three maps of ClipFeatures, or with bridges the map of stride 4.
+
+        images: float [M, 3, S, S].
+        """
+        current = self.visual.layer1(self.visual.stem(images))
+        if self.bridges is not None:
+            return (current,)
+        fine = self.visual.layer2(current)
+        middle = self.visual.layer3(fine)
+        return fine, middle, spread(self.visual.attnpool, self.visual.layer4(middle))
+
+    def read(
+        self, features: ImageFeatures, tokens: torch.Tensor, attention: torch.Tensor, owners: torch.Tensor | None = None
+    ) -> ClipFeatures:
+        """The sentence tower, with bridges together with the rest of the image tower; see RisModel.from_features.
+
+        features: see `see`. Without bridges its maps are handed on as they are.
+        """
         words = self._embed(tokens)
         # open_clip's blocks add the mask, whatever its type.
         causal = words.new_full((tokens.shape[1], tokens.shape[1]), -torch.inf).triu(1)
-        current = self.visual.layer1(self.visual.stem(images))
-        maps = []
+        maps = () if self.bridges is not None else features
+        current = features if self.bridges is None else rows_of(features, owners)
         for stage, blocks in enumerate(self._text_stages()):
-            current = (self.visual.layer2, self.visual.layer3, self.visual.layer4)[stage](current)
             for block in blocks:
                 words = block(words, attn_mask=causal)
             if self.bridges is not None:
-                current, words = self.bridges[stage](current, words, attention)
-            maps.append(current)
+                seen = (self.visual.layer2, self.visual.layer3, self.visual.layer4)[stage](current[-1])
+                seen, words = self.bridges[stage](seen, words, attention)
+                current = (*current, seen)
+        if self.bridges is not None:
+            maps = (current[1], current[2], spread(self.visual.attnpool, current[3]))
         words = self.ln_final(words)
         ends = attention.sum(1) - 1
         sentence = words[torch.arange(len(words), device=words.device), ends] @ self.text_projection
-        sentence = functional.normalize(sentence, dim=1)
-        return ClipFeatures((maps[0], maps[1], spread(self.visual.attnpool, maps[2])), words, sentence)
+        return ClipFeatures(maps, words, functional.normalize(sentence, dim=1))
 
     def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens int64 [B, L] -> float [B, L, W] with places."""

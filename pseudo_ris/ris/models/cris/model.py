@@ -15,7 +15,7 @@ from pseudo_ris.config import EMBEDDED_NAME, ClipConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.models.clip.scorer import build_clip
 from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
-from pseudo_ris.ris.models.base import RisModel, SampleForm
+from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, rows_of
 from pseudo_ris.ris.models.cris.decoder import Decoder, Projector
 from pseudo_ris.ris.models.cris.encoders import ClipTowers, bridges_of
 from pseudo_ris.ris.models.cris.neck import Neck
@@ -44,6 +44,8 @@ FIRST_LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "layer1")
 DEMO = Size(neck=(32, 64, 64), layers=2, heads=4, inner=128, pixels=16, bridge=32, dropout=0.0, still=FIRST_LAYERS)
 PUBLISHED = Size(neck=(256, 512, 1024), layers=3, heads=8, inner=2048, pixels=256, bridge=64, dropout=0.1)
 """CRIS's, with ETRIS's width of the bridges."""
+NECK_STRIDE, BRIDGED_STRIDE = 16, 4
+"""Pixels between two places of the first image feature, without and with bridges."""
 
 
 class ClipRis(RisModel):
@@ -85,13 +87,26 @@ class ClipRis(RisModel):
         form = SampleForm(config.input_size, "letterbox", CLIP_MEAN, CLIP_STD)
         return cls(ClipTowers(model, bridges), size, form, tokenizer, frozen=config.adapters)
 
-    def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+    def image_features(self, images: torch.Tensor) -> ImageFeatures:
+        """See RisModel: the neck's maps of the images; with bridges what comes before the first one."""
+        seen = self.towers.see(images.contiguous(memory_format=torch.channels_last))
+        return seen if self.towers.bridges is not None else self.neck.prepare(seen)
+
+    def from_features(
+        self, features: ImageFeatures, tokens: torch.Tensor, attention: torch.Tensor, owners: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """See RisModel."""
-        features = self.towers(images.contiguous(memory_format=torch.channels_last), tokens, attention)
-        fused = self.neck(features.maps, features.sentence)
-        fused = self.decoder(fused, features.words, attention)
-        logits = self.projector(fused, features.sentence).float()
-        logits = functional.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+        if self.towers.bridges is not None:
+            read = self.towers.read(features, tokens, attention, owners)
+            prepared, stride = self.neck.prepare(read.maps), BRIDGED_STRIDE
+        else:
+            read = self.towers.read((), tokens, attention)
+            prepared, stride = rows_of(features, owners), NECK_STRIDE
+        fused = self.neck.join(prepared, read.sentence)
+        fused = self.decoder(fused, read.words, attention)
+        logits = self.projector(fused, read.sentence).float()
+        size = [stride * side for side in features[0].shape[2:]]
+        logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

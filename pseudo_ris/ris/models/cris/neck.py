@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pseudo_ris.ris.models.base import ImageFeatures
+
 GROUPS = 32
 """Of GroupNorm, or fewer of 16 channels each. CRIS has BatchNorm: with GroupNorm a sample's result does not depend on its
 batch, nor on how many processes share the batch."""
@@ -50,14 +52,23 @@ class Neck(nn.Module):
 
     def forward(self, maps: Sequence[torch.Tensor], sentence: torch.Tensor) -> torch.Tensor:
         """maps: see ClipFeatures. sentence: float [B, D]. Returns float [B, middle width, S/16, S/16]."""
+        return self.join(self.prepare(maps), sentence)
+
+    def prepare(self, maps: Sequence[torch.Tensor]) -> ImageFeatures:
+        """What is computed from the maps alone, once an image: three maps at the neck's widths and the coarse map as it was."""
         fine, middle, coarse = maps
-        joined = self.joined(self.coarse(coarse) * self.sentence(sentence)[:, :, None, None])
+        return functional.avg_pool2d(self.fine(fine), 2), self.middle(middle), self.coarse(coarse), coarse
+
+    def join(self, prepared: ImageFeatures, sentence: torch.Tensor) -> torch.Tensor:
+        """prepared: see `prepare`, of each sentence's image. For the rest see `forward`."""
+        fine, middle, coarse, raw = prepared
+        joined = self.joined(coarse * self.sentence(sentence)[:, :, None, None])
         joined = functional.interpolate(joined, middle.shape[2:], mode="bilinear", align_corners=False)
-        with_middle = self.with_middle(torch.cat([self.middle(middle), joined], dim=1))
-        with_fine = self.with_fine(torch.cat([functional.avg_pool2d(self.fine(fine), 2), with_middle], dim=1))
+        with_middle = self.with_middle(torch.cat([middle, joined], dim=1))
+        with_fine = self.with_fine(torch.cat([fine, with_middle], dim=1))
         levels = [layer(each) for layer, each in zip(self.levels, (joined, with_middle, with_fine), strict=True)]
         together = self.together(torch.cat(levels, dim=1))
-        fit = functional.cosine_similarity(coarse, sentence[:, :, None, None], dim=1)[:, None]
+        fit = functional.cosine_similarity(raw, sentence[:, :, None, None], dim=1)[:, None]
         fit = FIT_SCALE * functional.interpolate(fit, middle.shape[2:], mode="bilinear", align_corners=False)
         return together + self.placed(torch.cat([together, fit, coordinates(together)], dim=1))
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from pseudo_ris.config import EMBEDDED_NAME
 from pseudo_ris.errors import UserError
 from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
-from pseudo_ris.ris.models.base import RisModel, SampleForm
+from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, rows_of
 from pseudo_ris.ris.models.maskris.language import Language
 from pseudo_ris.ris.models.maskris.pixel_decoder import PixelDecoder
 from pseudo_ris.ris.models.maskris.pretrained import fill, find_file, read_bert, read_swin, window_of_state
@@ -76,9 +76,15 @@ class MaskRis(RisModel):
         """See RisModel."""
         return self.tokenizer.pieces
 
-    def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+    def image_features(self, images: torch.Tensor) -> ImageFeatures:
+        """See RisModel: the maps of strides 4, 8, 16 and 32."""
+        return tuple(self.image(images))
+
+    def from_features(
+        self, features: ImageFeatures, tokens: torch.Tensor, attention: torch.Tensor, owners: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """See RisModel. Logits are at stride 4."""
-        maps = self.image(images)
+        maps = rows_of(features, owners)
         words = self.language(tokens, attention, maps[-1])
         return self.decoder(maps, words, attention).float()
 
