@@ -7,6 +7,7 @@ loader = DataLoader(PairsDataset(targets), batch_size=16, shuffle=True, num_work
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Literal
 
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 from pseudo_ris.captions.crops import CLIP_MEAN, CLIP_STD
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.images import decode_image
-from pseudo_ris.ris.data.targets import Target
+from pseudo_ris.ris.data.targets import Target, by_image
 from pseudo_ris.ris.models.base import SampleForm, Tokenizer
 from pseudo_ris.ris.models.cris.tokenizer import ClipTokenizer
 from pseudo_ris.ris.models.letterbox import frame_of
@@ -74,8 +75,7 @@ class PairsDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         target = self.targets[index]
         pixels, mask = decode_image(target.read_image(), target.name), target.read_mask()
-        if pixels.shape[:2] != mask.shape:
-            raise BadInputError(f"{target.name}: {_size(mask)} pixels, its image has {_size(pixels)}; make it from this image")
+        _check_size(target, mask, pixels)
         frame = frame_of(self.form.frame, *mask.shape, self.form.input_size)
         image = torch.from_numpy(frame.image(pixels, self._mean, self._std))
         sample = {"image": image, "index": torch.tensor(index)}
@@ -92,6 +92,63 @@ class PairsDataset(Dataset[Sample]):
         return sentences[random.integers(len(sentences))]
 
 
+@dataclass(frozen=True)
+class ImageSample:
+    """An image with all masks and sentences of the targets that show it.
+
+    places: of these targets. image: float32 [3, S, S], see PairsDataset. inverse: float64 [2, 3], from pixels of the square to
+    those of the image. masks: bool [H, W], one a target. tokens: int64 [N, L] and attention: bool [N, L], one a target.
+    """
+
+    places: list[int]
+    image: torch.Tensor
+    inverse: torch.Tensor
+    masks: list[torch.Tensor]
+    tokens: list[torch.Tensor]
+    attention: list[torch.Tensor]
+
+
+class ImagesDataset(Dataset[ImageSample]):
+    """One sample an image, in the order of `by_image`; load it with `batch_size=None`.
+
+    A sample that cannot be made raises BadInputError that names its target.
+
+    Args:
+        targets, form, tokenizer: see PairsDataset.
+    """
+
+    def __init__(self, targets: Sequence[Target], form: SampleForm, tokenizer: Tokenizer) -> None:
+        self.targets, self.form, self.tokenizer = targets, form, tokenizer
+        self.groups = by_image(targets)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> ImageSample:
+        targets = [self.targets[place] for place in self.groups[index]]
+        pixels, masks = _image_and_masks(targets)
+        frame = frame_of(self.form.frame, *pixels.shape[:2], self.form.input_size)
+        image = frame.image(pixels, np.array(self.form.mean, np.float32), np.array(self.form.std, np.float32))
+        tokens, attention = zip(*(self.tokenizer(list(target.sentences)) for target in targets), strict=True)
+        inverse = torch.from_numpy(frame.inverse)
+        masks = [torch.from_numpy(mask) for mask in masks]
+        return ImageSample(self.groups[index], torch.from_numpy(image), inverse, masks, list(tokens), list(attention))
+
+
+def _image_and_masks(targets: Sequence[Target]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The image that the targets share, uint8 [H, W, 3], and their masks, bool [H, W]. Raises BadInputError."""
+    masks = []
+    for target in targets:
+        try:
+            if not masks:
+                pixels = decode_image(target.read_image(), target.name)
+            masks.append(target.read_mask())
+            _check_size(target, masks[-1], pixels)
+        except BadInputError as error:
+            raise BadInputError(f"{target.name}: {error}") from error
+    return pixels, masks
+
+
 def reason_of(error: BadInputError) -> str:
     """Why a sample cannot be made, in one line; the error of a loader's worker comes with the worker's traceback.
 
@@ -100,6 +157,11 @@ def reason_of(error: BadInputError) -> str:
     """
     clear_frames(error.__traceback__)
     return str(error).splitlines()[-1].rpartition("BadInputError: ")[2]
+
+
+def _check_size(target: Target, mask: np.ndarray, pixels: np.ndarray) -> None:
+    if pixels.shape[:2] != mask.shape:
+        raise BadInputError(f"{target.name}: {_size(mask)} pixels, its image has {_size(pixels)}; make it from this image")
 
 
 def _size(pixels: np.ndarray) -> str:

@@ -155,7 +155,9 @@ def _targets_of(refs: Sequence[SetRef], config: DataConfig) -> list[Target]:
         found = {record.image_id: record.read for record in find_images(Path(config.images), names)}
     except UserError as error:
         raise UserError(f"data set {config.dataset}: {error}") from error
-    return [Target(ref.name, found[ref.image], ref.read_mask, ref.sentences, ref.tags, ref.image) for ref in refs]
+    return [
+        Target(ref.name, found[ref.image], ref.read_mask, ref.sentences, ref.tags, ref.image, config.images) for ref in refs
+    ]
 
 
 def _pseudo_targets(config: DataConfig) -> list[Target]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,7 +27,8 @@ class Target:
 
     name: what errors call it. read_image: gives the encoded image. read_mask: gives the mask, bool [H, W]. Both open nothing
     before they are called, may be handed to other processes and raise BadInputError. tags: for each sentence the groups it
-    belongs to, ("position", "3 look-alikes"); () where none are known. image: name of the image file.
+    belongs to, ("position", "3 look-alikes"); () where none are known. image: name of the image file; targets of the same name
+    and `folder` show the same image. folder: of the image file.
     """
 
     name: str
@@ -36,6 +37,15 @@ class Target:
     sentences: tuple[str, ...]
     tags: tuple[tuple[str, ...], ...] = ()
     image: str = ""
+    folder: str = ""
+
+
+def by_image(targets: Sequence[Target]) -> list[list[int]]:
+    """Places of the targets of each image, images in the order of their first target; a target without a name is alone."""
+    found: dict[tuple[str, str] | int, list[int]] = {}
+    for place, target in enumerate(targets):
+        found.setdefault((target.folder, target.image) if target.image else place, []).append(place)
+    return list(found.values())
 
 
 def targets_of_images(images: Iterable[PairImage]) -> list[Target]:
@@ -74,7 +84,7 @@ def targets_of_csv(
                 _require_stored(masks, image_id, seg_id, f"{where}, seg_id")
                 read_mask = partial(_read_stored_mask, masks, image_id, seg_id)
             read_image = reader_inside(images, image)
-            targets.append(Target(f"{image}, mask {mask}", read_image, read_mask, sentences, image=image))
+            targets.append(Target(f"{image}, mask {mask}", read_image, read_mask, sentences, image=image, folder=str(images)))
     return targets
 
 

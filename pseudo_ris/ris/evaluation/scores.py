@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader
 from pseudo_ris.config import Precision
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.device import DTYPES
-from pseudo_ris.ris.data.samples import PairsDataset, Sample, reason_of
+from pseudo_ris.ris.data.samples import ImageSample, ImagesDataset, reason_of
 from pseudo_ris.ris.data.targets import Target
 from pseudo_ris.ris.evaluation.metrics import Overlap, Scores
-from pseudo_ris.ris.models.base import BACKGROUND, FOREGROUND, RisModel
+from pseudo_ris.ris.models.base import BACKGROUND, FOREGROUND, ImageFeatures, RisModel
 from pseudo_ris.ris.models.letterbox import frame_of
 from pseudo_ris.runtime.stopping import outlive_stop
 
@@ -83,24 +83,27 @@ class Prediction:
     overlap: Overlap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Query:
     """One sentence to predict.
 
-    number, sentence: see Prediction. sample: the target's, see dataset. framed: its mask in the model's square, bool [S, S].
+    number, sentence: see Prediction. image: its image, with those of the image's other sentences. tokens: int64 [L].
+    attention: bool [L]. truth: bool [H, W]. framed: the same in the model's square, bool [S, S].
     """
 
     target: Target
     number: int
     sentence: int
-    sample: Sample
+    image: ImageSample
+    tokens: torch.Tensor
+    attention: torch.Tensor
+    truth: np.ndarray
     framed: np.ndarray
 
     def prediction(self, margin: torch.Tensor) -> Prediction:
         """margin: see margins."""
-        truth = self.sample["mask"].numpy()
-        mask = at_original_size(margin, self.sample["inverse"].numpy(), *truth.shape)
-        return Prediction(self.target, self.number, self.sentence, mask, truth, Overlap.of(mask, truth))
+        mask = at_original_size(margin, self.image.inverse.numpy(), *self.truth.shape)
+        return Prediction(self.target, self.number, self.sentence, mask, self.truth, Overlap.of(mask, self.truth))
 
     def score(self, margin: torch.Tensor, original: Overlap) -> SentenceScore:
         """original: of the prediction at the image's own size."""
@@ -118,7 +121,9 @@ def tally(
     workers: int = 0,
     predictions: Callable[[Prediction], None] | None = None,
 ) -> list[SentenceScore]:
-    """Predicts every sentence of every target; scores in their order, none for no targets.
+    """Predicts every sentence of every target, image by image; scores in the order of the targets, none for no targets.
+
+    The image's part of the model runs once an image, see RisModel.image_features.
 
     A pixel is the object's when its foreground logit is the greater one. At model size the truth is the mask in the model's
     frame, a pixel where most of it is the object's: for frame "stretch" the mask resized nearest, as in MaskRIS's evaluator.
@@ -132,16 +137,17 @@ def tally(
     """
     was_training = model.training
     model.eval()
-    scores = []
+    scores = {}
     queries = _queries(model, targets, workers)
+    encoder = _ImageEncoder(model, precision, device)
     while batch := list(islice(queries, batch_size)):
-        for query, margin in zip(batch, _margins_of(batch, model, precision, device), strict=True):
+        for query, margin in zip(batch, _margins_of(batch, encoder), strict=True):
             prediction = query.prediction(margin)
-            scores.append(query.score(margin, prediction.overlap))
+            scores[query.number, query.sentence] = query.score(margin, prediction.overlap)
             if predictions:
                 predictions(prediction)
     model.train(was_training)
-    return scores
+    return [scores[key] for key in sorted(scores)]
 
 
 @torch.inference_mode()
@@ -158,11 +164,44 @@ def margins(
     Raises UserError when one is not finite.
     """
     with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
-        logits = model(images.to(device), tokens.to(device), attention.to(device))
-        logits = model.upsampled(logits, images.shape[-1]).float().cpu()
+        features = model.image_features(images.to(device))
+        return _margins(model, features, tokens, attention, None, images.shape[-1], precision)
+
+
+def _margins(
+    model: RisModel,
+    features: ImageFeatures,
+    tokens: torch.Tensor,
+    attention: torch.Tensor,
+    owners: torch.Tensor | None,
+    side: int,
+    precision: Precision,
+) -> torch.Tensor:
+    """See margins; side: of the images, pixels. For the rest see RisModel.from_features."""
+    device = features[0].device
+    logits = model.from_features(features, tokens.to(device), attention.to(device), owners)
+    logits = model.upsampled(logits, side).float().cpu()
     if not logits.isfinite().all():
         raise UserError(f"--precision {precision}: the model's output is not finite; give fp32, or another checkpoint")
     return logits[:, FOREGROUND] - logits[:, BACKGROUND]
+
+
+class _ImageEncoder:
+    """The features of a batch's images; those of the last batch are kept, as an image's sentences may span two batches."""
+
+    def __init__(self, model: RisModel, precision: Precision, device: torch.device) -> None:
+        self.model, self.precision, self.device = model, precision, device
+        self._kept: dict[int, ImageFeatures] = {}
+
+    def features_of(self, images: dict[int, torch.Tensor]) -> ImageFeatures:
+        """Features of images, float32 [3, S, S] by any key that stays an image's; in their order."""
+        new = [key for key in images if key not in self._kept]
+        kept = {key: self._kept[key] for key in images if key in self._kept}
+        if new:
+            made = self.model.image_features(torch.stack([images[key] for key in new]).to(self.device))
+            kept |= {key: tuple(each[row : row + 1] for each in made) for row, key in enumerate(new)}
+        self._kept = kept
+        return tuple(torch.cat(parts) for parts in zip(*(kept[key] for key in images), strict=True))
 
 
 def at_original_size(margin: torch.Tensor, inverse: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -176,41 +215,45 @@ def at_original_size(margin: torch.Tensor, inverse: np.ndarray, height: int, wid
     return carried > 0.5
 
 
-def _margins_of(batch: Sequence[_Query], model: RisModel, precision: Precision, device: torch.device) -> torch.Tensor:
-    images = torch.stack([query.sample["image"] for query in batch])
-    tokens = torch.stack([query.sample["tokens"][query.sentence] for query in batch])
-    attention = torch.stack([query.sample["attention"][query.sentence] for query in batch])
-    return margins(model, images, tokens, attention, precision, device)
+@torch.inference_mode()
+def _margins_of(batch: Sequence[_Query], encoder: _ImageEncoder) -> torch.Tensor:
+    """See margins; the images of a batch are encoded once each."""
+    images = {query.image.places[0]: query.image.image for query in batch}
+    rows = {key: row for row, key in enumerate(images)}
+    owners = torch.tensor([rows[query.image.places[0]] for query in batch], device=encoder.device)
+    tokens, attention = torch.stack([query.tokens for query in batch]), torch.stack([query.attention for query in batch])
+    precision, device = encoder.precision, encoder.device
+    with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+        features = encoder.features_of(images)
+        side = batch[0].image.image.shape[-1]
+        return _margins(encoder.model, features, tokens, attention, owners, side, precision)
 
 
 def _queries(model: RisModel, targets: Sequence[Target], workers: int) -> Iterator[_Query]:
-    """The sentences of all targets in their order; each image is prepared once, when its first sentence is asked for."""
-    for number, (target, sample) in enumerate(zip(targets, _samples(model, targets, workers), strict=True)):
-        mask = sample["mask"].numpy()
-        frame = frame_of(model.form.frame, *mask.shape, model.form.input_size)
-        framed = frame.mask(mask) > 0.5
-        for sentence in range(len(target.sentences)):
-            yield _Query(target, number, sentence, sample, framed)
+    """The sentences of all targets, image by image; each image is prepared once, when its first sentence is asked for."""
+    for image in _images(model, targets, workers):
+        for place, truth, tokens, attention in zip(image.places, image.masks, image.tokens, image.attention, strict=True):
+            mask = truth.numpy()
+            framed = frame_of(model.form.frame, *mask.shape, model.form.input_size).mask(mask) > 0.5
+            for sentence in range(len(tokens)):
+                yield _Query(targets[place], place, sentence, image, tokens[sentence], attention[sentence], mask, framed)
 
 
-def _samples(model: RisModel, targets: Sequence[Target], workers: int) -> Iterator[Sample]:
-    """PairsDataset's "val" samples of all targets in their order. Raises UserError for one that cannot be read."""
+def _images(model: RisModel, targets: Sequence[Target], workers: int) -> Iterator[ImageSample]:
+    """The images of all targets. Raises UserError for a target that cannot be read."""
     if not targets:
         return
     loader = DataLoader(
-        PairsDataset(targets, "val", form=model.form, tokenizer=model.tokenizer),
+        ImagesDataset(targets, model.form, model.tokenizer),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=outlive_stop,
         generator=torch.Generator(),  # its own, so that torch's random state stays as it is
     )
-    given = 0
     try:
-        for sample in loader:
-            yield sample
-            given += 1
+        yield from loader
     except BadInputError as error:
-        raise UserError(f"cannot evaluate {targets[given].name}: {reason_of(error)}") from error
+        raise UserError(f"cannot evaluate {reason_of(error)}") from error
 
 
 def _at_both_sizes(scores: Sequence[SentenceScore]) -> tuple[Scores, Scores]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from functools import partial
 from multiprocessing import active_children
 
@@ -170,6 +171,19 @@ def test_an_image_is_read_once_for_all_its_sentences():
     noted = Target(plain.name, lambda: reads.append(1) or plain.read_image(), plain.read_mask, plain.sentences)
     assert len(scores_of(ColourModel(32, "stretch"), [noted], batch_size=2)) == 5
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_an_image_is_encoded_once_for_all_its_targets_and_scores_keep_their_order(batch_size):
+    """Oracle: each target evaluated by itself."""
+    targets = [replace(each, image=each.name) for each in colourful_targets()]
+    others = [replace(each, name=f"{each.name} again", sentences=("blue", "red"), tags=()) for each in targets]
+    mixed = [*targets, *reversed(others), replace(targets[0], folder="elsewhere")]
+    model = ColourModel(64, "letterbox")
+    assert scores_of(model, mixed, batch_size) == [
+        score for each in mixed for score in scores_of(ColourModel(64, "letterbox"), [each])
+    ]
+    assert sum(model.images) == len(targets) + 1
 
 
 def test_an_object_too_small_for_the_models_square_counts_as_missed_there():
