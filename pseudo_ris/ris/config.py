@@ -17,14 +17,16 @@ class ModelConfig:
     """The RIS model.
 
     Args:
-        name: "clip" (CRIS-style) or "maskris" (CARIS: Swin, BERT and a deformable pixel decoder).
+        name: "clip" (CRIS-style), "maskris" (CARIS: Swin, BERT and a deformable pixel decoder) or "sam" (words choose among
+            CutLER's objects and prompt SAM's mask decoder).
         size: of clip "demo", or an open_clip CLIP with a ResNet, such as RN50 or RN101; of maskris "tiny", "small" or "base",
-            which is the paper's.
+            which is the paper's; of sam "demo", or the SAM that is prompted: "vit_b", "vit_l" or "vit_h".
         adapters: freeze the towers and train adapters between them, as ETRIS does (clip only).
-        image_weights: initial weights of clip's towers or maskris's Swin: "demo" (embedded, clip only), "none" (drawn by the
-            seed), a name of third_party/weights.yaml or a checkpoint file (timm's for Swin).
-        text_weights: initial weights of maskris's BERT: "none", a name of third_party/weights.yaml or a checkpoint file of
-            transformers.
+        image_weights: initial weights of clip's towers, maskris's Swin or sam's SAM: "demo" (embedded, not for maskris), "none"
+            (drawn by the seed), a name of third_party/weights.yaml or a checkpoint file (timm's for Swin).
+        text_weights: initial weights of maskris's BERT or sam's CLIP: "none", "demo" (sam only), a name of
+            third_party/weights.yaml or a checkpoint file (of transformers for BERT).
+        detector_weights: weights of sam's CutLER, likewise.
         vocabulary: vocabulary of maskris: "demo" (the drawn world's words), a name of third_party/weights.yaml or BERT's
             vocab.txt.
         input_size: side of the square input, pixels, a multiple of 32.
@@ -33,11 +35,12 @@ class ModelConfig:
             release does (maskris only).
     """
 
-    name: Literal["clip", "maskris"] = "clip"
+    name: Literal["clip", "maskris", "sam"] = "clip"
     size: str = "demo"
     adapters: bool = False
     image_weights: str = "demo"
     text_weights: str = "none"
+    detector_weights: str = "none"
     vocabulary: str = "demo"
     input_size: int = 320
     words: int = 16
@@ -95,6 +98,7 @@ class DataConfig:
         fallback: when no expression of a mask passes, "drop" leaves the mask out, "unfiltered" (the release of Pseudo-RIS) uses
             all of them. An image's only mask always keeps the better half by DoC.
         val_split: split that chooses the best checkpoint; "": none.
+        features: folder that keeps what a frozen image tower says of each image (model.name sam); "": it runs in every step.
     """
 
     dataset: str = ""
@@ -108,6 +112,7 @@ class DataConfig:
     threshold: float = 1.2
     fallback: Literal["drop", "unfiltered"] = "drop"
     val_split: str = "val"
+    features: str = ""
 
     def __post_init__(self) -> None:
         require_share(fraction=self.fraction)
@@ -126,6 +131,8 @@ class ScheduleConfig:
             step 0, which has the full rate), "step" (CRIS: a tenth from 70% of the steps on) or "cosine".
         clip_norm: clip gradients to this norm; 0: no clipping.
         batch_size: global number of samples of a step, over all processes.
+        sentences: number of sentences of a sample. 1: a sample is a mask with one of its sentences. More: a sample is an image
+            with that many sentences of its masks in turn, and the image tower runs once for all of them.
         epochs: number of passes over the data.
         steps: number of steps, used instead of `epochs` when greater than 0.
     """
@@ -137,11 +144,14 @@ class ScheduleConfig:
     decay: Literal["poly", "poly_release", "step", "cosine"] = "poly"
     clip_norm: float = 1.0
     batch_size: int = 4
+    sentences: int = 1
     epochs: int = 4
     steps: int = 0
 
     def __post_init__(self) -> None:
-        require_positive(learning_rate=self.learning_rate, batch_size=self.batch_size, epochs=self.epochs)
+        require_positive(
+            learning_rate=self.learning_rate, batch_size=self.batch_size, sentences=self.sentences, epochs=self.epochs
+        )
         require_not_negative(weight_decay=self.weight_decay, warmup=self.warmup, clip_norm=self.clip_norm, steps=self.steps)
         require_share(tower_scale=self.tower_scale)
 

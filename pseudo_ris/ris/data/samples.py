@@ -6,10 +6,12 @@ loader = DataLoader(PairsDataset(targets), batch_size=16, shuffle=True, num_work
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from traceback import clear_frames
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,12 +20,13 @@ from torch.utils.data import Dataset
 from pseudo_ris.captions.crops import CLIP_MEAN, CLIP_STD
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.images import decode_image
+from pseudo_ris.ris.data.features import read_features
 from pseudo_ris.ris.data.targets import Target, by_image
 from pseudo_ris.ris.models.base import SampleForm, Tokenizer
 from pseudo_ris.ris.models.cris.tokenizer import ClipTokenizer
-from pseudo_ris.ris.models.letterbox import frame_of
+from pseudo_ris.ris.models.letterbox import Frame, frame_of
 
-Sample = dict[str, torch.Tensor]
+Sample = dict[str, Any]
 ETRIS_FORM = SampleForm(416, "letterbox", CLIP_MEAN, CLIP_STD)
 
 
@@ -54,16 +57,14 @@ class PairsDataset(Dataset[Sample]):
         form: SampleForm = ETRIS_FORM,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        if not targets:
-            raise UserError("no mask has an expression to train on; lower the threshold or give another set")
+        _check_not_empty(targets)
         self.targets = targets
         self.mode = mode
         self.seed = seed
         self.form = form
         self.tokenizer = tokenizer or ClipTokenizer()
         self._mean, self._std = (np.array(channels, np.float32) for channels in (form.mean, form.std))
-        # Shared, so that workers that live on from epoch to epoch see it change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = _shared_epoch()
 
     def set_epoch(self, epoch: int) -> None:
         """Draws anew from here on; to be called before the loader is iterated over."""
@@ -90,6 +91,62 @@ class PairsDataset(Dataset[Sample]):
     def _drawn(self, index: int, sentences: Sequence[str]) -> str:
         random = np.random.default_rng((self.seed, int(self._epoch), index))
         return sentences[random.integers(len(sentences))]
+
+
+class GroupsDataset(Dataset[Sample]):
+    """One sample an image, with K sentences of its masks: each mask in turn, in an order that is drawn.
+
+    "image": as in PairsDataset; with `features` a tuple of these instead, float tensors. "mask": float32 [K, S, S], "tokens":
+    int64 [K, L], "attention": bool [K, L]. "index": int64 [K], place among the targets of each.
+
+    What is drawn depends on seed, epoch and index only. A sample that cannot be made raises BadInputError.
+
+    Args:
+        targets, seed, form, tokenizer: see PairsDataset.
+        sentences: K.
+        features: files of what the model's image tower says, in the order of `by_image`; see FeatureCache.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        seed: int,
+        form: SampleForm,
+        tokenizer: Tokenizer,
+        sentences: int,
+        features: Sequence[Path] = (),
+    ) -> None:
+        _check_not_empty(targets)
+        self.targets, self.seed, self.form, self.tokenizer = targets, seed, form, tokenizer
+        self.sentences, self.features = sentences, features
+        self.groups = by_image(targets)
+        self._epoch = _shared_epoch()
+
+    def set_epoch(self, epoch: int) -> None:
+        """See PairsDataset."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> Sample:
+        random = np.random.default_rng((self.seed, int(self._epoch), index))
+        group = random.permutation(self.groups[index])
+        places = np.resize(group, self.sentences)
+        shown = [self.targets[place] for place in group[: self.sentences]]
+        if self.features:
+            image, masks = read_features(self.features[index]), [_mask_of(target) for target in shown]
+        else:
+            pixels, masks = _image_and_masks(shown)
+            image = framed_image(pixels, self.form)
+        framed = [torch.from_numpy(self._frame(mask).mask(mask)) for mask in masks]
+        texts = [self.targets[place].sentences for place in places]
+        tokens, attention = self.tokenizer([each[random.integers(len(each))] for each in texts])
+        masks = torch.stack([framed[number % len(framed)] for number in range(self.sentences)])
+        return {"image": image, "mask": masks, "tokens": tokens, "attention": attention, "index": torch.from_numpy(places)}
+
+    def _frame(self, mask: np.ndarray) -> Frame:
+        return frame_of(self.form.frame, *mask.shape, self.form.input_size)
 
 
 @dataclass(frozen=True)
@@ -128,25 +185,54 @@ class ImagesDataset(Dataset[ImageSample]):
         targets = [self.targets[place] for place in self.groups[index]]
         pixels, masks = _image_and_masks(targets)
         frame = frame_of(self.form.frame, *pixels.shape[:2], self.form.input_size)
-        image = frame.image(pixels, np.array(self.form.mean, np.float32), np.array(self.form.std, np.float32))
         tokens, attention = zip(*(self.tokenizer(list(target.sentences)) for target in targets), strict=True)
         inverse = torch.from_numpy(frame.inverse)
         masks = [torch.from_numpy(mask) for mask in masks]
-        return ImageSample(self.groups[index], torch.from_numpy(image), inverse, masks, list(tokens), list(attention))
+        return ImageSample(self.groups[index], framed_image(pixels, self.form), inverse, masks, list(tokens), list(attention))
+
+
+def framed_image(pixels: np.ndarray, form: SampleForm) -> torch.Tensor:
+    """RGB uint8 [H, W, 3] -> float32 [3, S, S], normalised."""
+    frame = frame_of(form.frame, *pixels.shape[:2], form.input_size)
+    return torch.from_numpy(frame.image(pixels, np.array(form.mean, np.float32), np.array(form.std, np.float32)))
 
 
 def _image_and_masks(targets: Sequence[Target]) -> tuple[np.ndarray, list[np.ndarray]]:
     """The image that the targets share, uint8 [H, W, 3], and their masks, bool [H, W]. Raises BadInputError."""
+    first = targets[0]
+    with _naming(first):
+        pixels = decode_image(first.read_image(), first.name)
     masks = []
     for target in targets:
-        try:
-            if not masks:
-                pixels = decode_image(target.read_image(), target.name)
-            masks.append(target.read_mask())
+        masks.append(_mask_of(target))
+        with _naming(target):
             _check_size(target, masks[-1], pixels)
-        except BadInputError as error:
-            raise BadInputError(f"{target.name}: {error}") from error
     return pixels, masks
+
+
+def _mask_of(target: Target) -> np.ndarray:
+    """Its mask, bool [H, W]. Raises BadInputError."""
+    with _naming(target):
+        return target.read_mask()
+
+
+@contextmanager
+def _naming(target: Target) -> Iterator[None]:
+    """Has a BadInputError name the target."""
+    try:
+        yield
+    except BadInputError as error:
+        raise BadInputError(f"{target.name}: {error}") from error
+
+
+def _check_not_empty(targets: Sequence[Target]) -> None:
+    if not targets:
+        raise UserError("no mask has an expression to train on; lower the threshold or give another set")
+
+
+def _shared_epoch() -> torch.Tensor:
+    """Shared, so that workers that live on from epoch to epoch see it change."""
+    return torch.zeros((), dtype=torch.int64).share_memory_()
 
 
 def reason_of(error: BadInputError) -> str:

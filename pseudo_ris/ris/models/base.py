@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -51,12 +51,27 @@ class SampleForm:
     std: tuple[float, float, float]
 
 
+class Supervision(NamedTuple):
+    """What N sentences of a training step should find.
+
+    truth: share of each pixel that is the object's, float [N, S, S]. rows: the sentences whose pixels are wanted, int64 [n];
+    None: all.
+    """
+
+    truth: torch.Tensor
+    rows: torch.Tensor | None = None
+
+
 class RisModel(nn.Module, ABC):
     """Base of all RIS models.
 
-    form, tokenizer: how its samples are made. class_weights: of background and foreground in the pixel loss.
+    form, tokenizer: how its samples are made. class_weights: of background and foreground in the pixel loss. frozen_images:
+    whether nothing that image_features runs learns, so that its results can be kept. drawn_every: in training the pixels of
+    every n-th sentence count.
     """
 
+    frozen_images: bool = False
+    drawn_every: int = 1
     form: SampleForm
     tokenizer: Tokenizer
     class_weights: tuple[float, float] = (1.0, 1.0)
@@ -72,7 +87,7 @@ class RisModel(nn.Module, ABC):
 
         pieces: those of the model that was saved. Raises UserError when there is no such size.
         """
-        return cls.from_config(replace(config, image_weights=NO_WEIGHTS, text_weights=NO_WEIGHTS))
+        return cls.from_config(replace(config, image_weights=NO_WEIGHTS, text_weights=NO_WEIGHTS, detector_weights=NO_WEIGHTS))
 
     @property
     def pieces(self) -> list[str]:
@@ -97,11 +112,37 @@ class RisModel(nn.Module, ABC):
         H and W are S, or less where the model overrides `upsampled`.
         """
 
+    def learn(
+        self,
+        features: ImageFeatures,
+        tokens: torch.Tensor,
+        attention: torch.Tensor,
+        owners: torch.Tensor | None,
+        wanted: Supervision,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For a training step: the logits of the sentences in `wanted.rows`, and a loss of the model's own of each, float [N].
+
+        Overridden by models that do not only learn from the pixels of their logits. For the rest see from_features.
+        """
+        logits = self.from_features(features, tokens, attention, owners)
+        return logits if wanted.rows is None else logits[wanted.rows], logits.new_zeros(len(tokens))
+
     def forward(
-        self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor, owners: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """The logits of N sentences about M images, see image_features and from_features."""
-        return self.from_features(self.image_features(images), tokens, attention, owners)
+        self,
+        images: torch.Tensor | ImageFeatures,
+        tokens: torch.Tensor,
+        attention: torch.Tensor,
+        owners: torch.Tensor | None = None,
+        wanted: Supervision | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """The logits of N sentences about M images, see image_features and from_features; with `wanted` see `learn`.
+
+        images: see image_features, or what that returns.
+        """
+        features = self.image_features(images) if isinstance(images, torch.Tensor) else images
+        if wanted is None:
+            return self.from_features(features, tokens, attention, owners)
+        return self.learn(features, tokens, attention, owners, wanted)
 
     def upsampled(self, logits: torch.Tensor, side: int) -> torch.Tensor:
         """The logits that `forward` gives, [B, 2, H, W], for each pixel of the images: [B, 2, side, side]."""

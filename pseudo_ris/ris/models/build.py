@@ -40,6 +40,10 @@ def _class_of(name: str) -> type[RisModel]:
             package = str(error.name).partition(".")[0]
             raise UserError(f"{package} is not installed; run: pip install -c constraints.txt -e '.[train]'") from error
         return MaskRis
+    if name == "sam":
+        from pseudo_ris.ris.models.sam.model import SamRis
+
+        return SamRis
     from pseudo_ris.ris.models.cris.model import ClipRis
 
     return ClipRis

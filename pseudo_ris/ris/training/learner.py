@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pseudo_ris.errors import UserError
 from pseudo_ris.io.device import DTYPES
 from pseudo_ris.ris.config import TrainConfig
 from pseudo_ris.ris.data.samples import Sample
-from pseudo_ris.ris.models.base import RisModel
+from pseudo_ris.ris.models.base import ImageFeatures, RisModel
 from pseudo_ris.ris.training.distributed import Processes
 from pseudo_ris.ris.training.ema import Average
 from pseudo_ris.ris.training.losses import training_loss
@@ -85,14 +85,15 @@ class Learner:
 
     @torch.no_grad()
     def not_finite(self, batch: Sample) -> list[int]:
-        """The "index" of each of the batch's samples that has no finite loss even alone."""
-        alone = ({name: values[place : place + 1] for name, values in batch.items()} for place in range(len(batch["index"])))
+        """The "index" of each of the batch's sentences that has no finite loss even alone."""
+        alone = (_alone(batch, place) for place in range(len(batch["index"])))
         return [int(each["index"]) for each in alone if not self._loss(each, self.model, torch.clone).isfinite()]
 
     def _loss(self, batch: Sample, model: nn.Module, mean: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """In the training's precision. batch: on the CPU. mean: see truth_loss."""
         device = self.processes.device
-        placed = {name: batch[name].to(device, non_blocking=True) for name in ("image", "mask", "tokens", "attention")}
+        names = ("image", "mask", "tokens", "attention", "owner")
+        placed = {name: _placed(batch[name], device) for name in names if name in batch}
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
             return training_loss(model, placed, self.config.masking, batch["seed"].tolist(), mean)
 
@@ -135,3 +136,20 @@ def _restore_random_state(states: dict[str, torch.Tensor], device: torch.device)
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def _placed(values: torch.Tensor | Sequence[torch.Tensor], device: torch.device) -> torch.Tensor | ImageFeatures:
+    """Images or their features on a device."""
+    if isinstance(values, torch.Tensor):
+        return values.to(device, non_blocking=True)
+    return tuple(each.to(device, non_blocking=True) for each in values)
+
+
+def _alone(batch: Sample, place: int) -> Sample:
+    """One sentence of a batch with its image."""
+    own = {name: values[place : place + 1] for name, values in batch.items() if name not in ("image", "owner")}
+    image = int(batch["owner"][place]) if "owner" in batch else place
+    images = batch["image"]
+    if isinstance(images, torch.Tensor):
+        return {**own, "image": images[image : image + 1]}
+    return {**own, "image": tuple(each[image : image + 1] for each in images)}

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pseudo_ris.ris.config import MaskingConfig
-from pseudo_ris.ris.models.base import RisModel
+from pseudo_ris.ris.models.base import ImageFeatures, RisModel, Supervision
 from pseudo_ris.ris.training.masking import distort
 
 PLAIN_WEIGHT = 0.5
@@ -27,26 +27,35 @@ def training_loss(
 
     With distortion-aware learning: half from the plain input and the ground truth, half from the distorted input and what was
     predicted on the plain one, which gets no gradient from there. Without: from the distorted input and the ground truth alone.
+    A model's own loss (see RisModel.learn) is added, as the mean over all sentences.
 
-    model: a RisModel, or one in DistributedDataParallel. batch: see PairsDataset, on the model's device. seeds: of each
-    sample's distortion. mean: see truth_loss.
+    model: a RisModel, or one in DistributedDataParallel. batch: see PairsDataset and GroupsDataset, on the model's device.
+    seeds: of each sentence's distortion. mean: see truth_loss.
     """
     of: RisModel = getattr(model, "module", model)
-    images, tokens, attention = batch["image"], batch["tokens"], batch["attention"]
+    images, tokens, attention, owners = batch["image"], batch["tokens"], batch["attention"], batch.get("owner")
+    truth, count = batch["mask"], len(tokens)
+    rows = None if of.drawn_every == 1 else torch.arange(0, count, of.drawn_every, device=tokens.device)
 
     def from_truth(logits: torch.Tensor) -> torch.Tensor:
-        return truth_loss(of.upsampled(logits, images.shape[-1]), batch["mask"], of.class_weights, mean)
+        wanted = truth if rows is None else truth[rows]
+        return truth_loss(of.upsampled(logits, truth.shape[-1]), wanted, of.class_weights, mean)
 
     if not (masking.image or masking.text):
-        return from_truth(model(images, tokens, attention))
+        logits, auxiliary = model(images, tokens, attention, owners, Supervision(truth, rows))
+        return from_truth(logits) + auxiliary.mean()
     hidden_images, hidden_tokens = distort(images, tokens, of.tokenizer, masking, seeds)
     if not masking.distortion_aware:
-        return from_truth(model(hidden_images, hidden_tokens, attention))
+        logits, auxiliary = model(hidden_images, hidden_tokens, attention, owners, Supervision(truth, rows))
+        return from_truth(logits) + auxiliary.mean()
     # One pass over both, so that DistributedDataParallel sees one call a step.
-    both = model(torch.cat([images, hidden_images]), torch.cat([tokens, hidden_tokens]), attention.repeat(2, 1))
-    plain, distorted = both.chunk(2)
+    both = _joined(images, hidden_images)
+    twice = Supervision(truth.repeat(2, 1, 1), None if rows is None else torch.cat([rows, rows + count]))
+    both_owners = None if owners is None else torch.cat([owners, owners + _count(images)])
+    logits, auxiliary = model(both, torch.cat([tokens, hidden_tokens]), attention.repeat(2, 1), both_owners, twice)
+    plain, distorted = logits.chunk(2)
     from_prediction = prediction_loss(distorted, plain.detach(), of.class_weights)
-    return PLAIN_WEIGHT * from_truth(plain) + (1 - PLAIN_WEIGHT) * from_prediction
+    return PLAIN_WEIGHT * from_truth(plain) + (1 - PLAIN_WEIGHT) * from_prediction + auxiliary.mean()
 
 
 def truth_loss(
@@ -80,6 +89,17 @@ def prediction_loss(logits: torch.Tensor, predicting: torch.Tensor, weights: tup
 def _losses(logits: torch.Tensor, target: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
     """Weighted cross-entropy of each pixel, float32 [B, H, W]. target: probabilities of the classes, float [B, 2, H, W]."""
     return -(_weighted(target, weights) * functional.log_softmax(logits.float(), dim=1)).sum(1)
+
+
+def _joined(images: torch.Tensor | ImageFeatures, others: torch.Tensor | ImageFeatures) -> torch.Tensor | ImageFeatures:
+    """Two batches of images, or of their features, as one."""
+    if isinstance(images, torch.Tensor):
+        return torch.cat([images, others])
+    return tuple(torch.cat(pair) for pair in zip(images, others, strict=True))
+
+
+def _count(images: torch.Tensor | ImageFeatures) -> int:
+    return len(images if isinstance(images, torch.Tensor) else images[0])
 
 
 def _weighted(target: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 
 from pseudo_ris.ris.config import MaskingConfig
 from pseudo_ris.ris.models.base import Tokenizer
 
+Images = TypeVar("Images")
 HIDDEN, REPLACED = 0.8, 0.1
 """Of the chosen words, those that become the mask token and those that become a random word; the rest stays. As BERT's.
 
@@ -17,14 +19,17 @@ MaskRIS's training script gives the same shares; without it, its code would repl
 
 
 def distort(
-    images: torch.Tensor, tokens: torch.Tensor, tokenizer: Tokenizer, config: MaskingConfig, seeds: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images float [B, 3, S, S] and tokens int64 [B, L] with parts hidden, as `config` says; the arguments stay as they are.
+    images: Images, tokens: torch.Tensor, tokenizer: Tokenizer, config: MaskingConfig, seeds: Sequence[int]
+) -> tuple[Images, torch.Tensor]:
+    """Images float [M, 3, S, S] and tokens int64 [N, L] with parts hidden, as `config` says; the arguments stay as they are.
 
-    seeds: one a sample. What is hidden of a sample depends on its seed only, and words not on whether the image is hidden.
+    seeds: one a sentence. Sentences lie image by image, each image having equally many; the first one's seed is the image's.
+    What is hidden depends on the seed only, and words not on whether the image is hidden.
+    Where images are not to be hidden, `images` may be anything.
     """
     if config.image:
-        shown = torch.stack([shown_patches(images.shape[-1], config.patch, config.image_share, seed) for seed in seeds])
+        own = seeds[:: len(seeds) // len(images)]
+        shown = torch.stack([shown_patches(images.shape[-1], config.patch, config.image_share, seed) for seed in own])
         images = images * shown[:, None].to(images)
     if config.text:
         drawn = drawn_words(tokenizer, config.draw_special)

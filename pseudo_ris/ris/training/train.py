@@ -18,8 +18,9 @@ from pseudo_ris.io.files import prepare_folder
 from pseudo_ris.ris.config import TrainConfig
 from pseudo_ris.ris.data.samples import Sample
 from pseudo_ris.ris.data.splits import split_targets, training_targets
-from pseudo_ris.ris.data.targets import Target
+from pseudo_ris.ris.data.targets import Target, by_image
 from pseudo_ris.ris.evaluation.scores import Prediction, Results, tally
+from pseudo_ris.ris.models.base import RisModel
 from pseudo_ris.ris.models.build import build_model
 from pseudo_ris.ris.models.checkpoints import (
     BEST,
@@ -29,8 +30,9 @@ from pseudo_ris.ris.models.checkpoints import (
     restored_model,
     write_checkpoint,
 )
-from pseudo_ris.ris.training.batches import Batches
+from pseudo_ris.ris.training.batches import Batches, is_grouped
 from pseudo_ris.ris.training.distributed import Processes, joined
+from pseudo_ris.ris.training.feature_cache import FeatureCache
 from pseudo_ris.ris.training.learner import Learner, Outcome
 from pseudo_ris.ris.training.rhythm import Rhythm
 from pseudo_ris.ris.training.same_training import check_same_training, data_digest
@@ -82,7 +84,7 @@ def begin(config: TrainConfig, processes: Processes) -> Training:
     """A training at the step of its last.pt, or at its start."""
     targets = training_targets(config.data, config.seed)
     validated = split_targets(config.data, config.data.val_split) if config.data.dataset and config.data.val_split else []
-    steps = count_steps(len(targets), config.schedule)
+    steps = count_steps(len(by_image(targets)) if is_grouped(config) else len(targets), config.schedule)
     last = Path(config.output) / LAST
     # Not each process for itself: only the first one writes last.pt, perhaps to a disk of its own.
     saved = processes.from_first(lambda: read_checkpoint(last) if last.exists() else None)
@@ -91,13 +93,25 @@ def begin(config: TrainConfig, processes: Processes) -> Training:
         model = restored_model(saved, config, saved["model"], last)
     else:
         model = build_model(config.model, config.seed)
-    batches = Batches(targets, model, config, processes)
     learner = Learner(model, config, steps, processes)
+    batches = Batches(targets, model, config, processes, _features(targets, config, learner.model, processes))
     if saved is None:
         return Training(config, learner, batches, validated, steps)
     learner.restore(saved, last)
     judged = saved.get("judged", saved["step"])  # earlier versions validated first
     return Training(config, learner, batches, validated, steps, saved["step"], judged, saved["best"])
+
+
+def _features(targets: Sequence[Target], config: TrainConfig, model: RisModel, processes: Processes) -> list[Path]:
+    """Files of the image features that the settings want to be kept, else none. Each process fills its share of them first."""
+    if not config.data.features:
+        return []
+    if config.masking.image:
+        raise UserError("data.features: masking.image hides other patches in every step; switch one of them off")
+    cache = FeatureCache(Path(config.data.features), model)
+    cache.fill(processes.share(targets), processes.device)
+    processes.gather(None)  # all have filled theirs
+    return cache.fill(targets, processes.device)
 
 
 class Training:
@@ -164,7 +178,8 @@ class Training:
             raise self._diverged(batch, own, loss)
         rates = self.learner.update(self.done)
         self.done += 1
-        log.step(self.done, loss, rates, own.norm, self.config.schedule.batch_size)
+        schedule = self.config.schedule
+        log.step(self.done, loss, rates, own.norm, schedule.batch_size * schedule.sentences)
         return stopped_by
 
     def _agree(self, loss: float, signal: int) -> tuple[float, int]:
@@ -250,8 +265,8 @@ class Training:
         going_on = f", going on after step {self.done}" if self.done else ""
         return (
             f"model: {model.name} {model.size}, {parameters:,} parameters, {trained:,} trained, on {self.processes.device}"
-            f"{processes}\ndata: {len(self.batches.dataset)} masks, {len(self.validated)} to validate on; {self.steps} steps"
-            f" of {schedule.batch_size}, {len(self.batches)} an epoch{going_on}"
+            f"{processes}\ndata: {len(self.batches.dataset.targets)} masks, {len(self.validated)} to validate on; "
+            f"{self.steps} steps of {schedule.batch_size}, {len(self.batches)} an epoch{going_on}"
         )
 
     def _finish(self) -> int:

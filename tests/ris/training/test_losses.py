@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from pseudo_ris.ris.config import MaskingConfig
+from pseudo_ris.ris.models.base import RisModel, rows_of
 from pseudo_ris.ris.models.cris.tokenizer import ClipTokenizer
 from pseudo_ris.ris.training.losses import prediction_loss, training_loss, truth_loss
 from pseudo_ris.ris.training.masking import distort
@@ -66,7 +67,7 @@ def test_the_loss_from_a_prediction_is_divided_by_pixels_not_by_weights():
     assert prediction_loss(logits, predicting, WEIGHTS).item() == pytest.approx(total / 24, rel=1e-5)
 
 
-class Tiny(nn.Module):
+class Tiny(RisModel):
     """Logits at stride 4 that see pixels and words; keeps what it was called with."""
 
     class_weights = WEIGHTS
@@ -77,9 +78,19 @@ class Tiny(nn.Module):
         self.pixels, self.words = nn.Conv2d(3, 2, 4, stride=4), nn.Embedding(self.tokenizer.vocabulary, 2)
         self.calls: list[int] = []
 
-    def forward(self, images, tokens, attention):
-        self.calls.append(len(images))
-        return self.pixels(images) + self.words(tokens).mean(1)[:, :, None, None]
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+    def parameter_groups(self):
+        return []
+
+    def image_features(self, images):
+        return (self.pixels(images),)
+
+    def from_features(self, features, tokens, attention, owners=None):
+        self.calls.append(len(tokens))
+        return rows_of(features, owners)[0] + self.words(tokens).mean(1)[:, :, None, None]
 
     def upsampled(self, logits, side):
         return functional.interpolate(logits, (side, side), mode="bilinear", align_corners=True)
@@ -142,3 +153,26 @@ def test_without_distortion_awareness_the_masked_input_learns_from_the_truth(mod
     model.calls.clear()
     torch.testing.assert_close(training_loss(model, batch, masking, [5, 6]), expected)
     assert model.calls == [2]
+
+
+@pytest.mark.parametrize("masking", [MaskingConfig(), MaskingConfig(image=True, text=True)], ids=["plain", "masked"])
+def test_sentences_of_one_image_have_the_loss_of_one_image_a_sentence(model, batch, masking):
+    """Oracle: the image repeated for each of its sentences."""
+    seeds = [5, 5, 7, 7]
+    repeated = {name: values.repeat_interleave(2, 0) for name, values in batch.items()}
+    repeated["tokens"] = model.tokenizer(["a dog on the left", "one red ball", "a cat", "two dogs at the top"])[0]
+    repeated["mask"] = (torch.rand(4, 64, 64) < 0.4).float()
+    grouped = {**repeated, "image": batch["image"], "owner": torch.tensor([0, 0, 1, 1])}
+    losses = [training_loss(model, each, masking, seeds) for each in (grouped, repeated)]
+    torch.testing.assert_close(*losses)
+    features = {**grouped, "image": model.image_features(batch["image"])}
+    if not masking.image:
+        torch.testing.assert_close(training_loss(model, features, masking, seeds), losses[1])
+
+
+def test_pixels_of_every_nth_sentence_count(model, batch):
+    model.drawn_every = 2
+    first = {name: values[:1] for name, values in batch.items()}
+    torch.testing.assert_close(
+        training_loss(model, batch, MaskingConfig(), [1, 2]), training_loss(model, first, MaskingConfig(), [1])
+    )
