@@ -151,6 +151,22 @@ def listen(
     return [hearing for _, hearing in sorted(zip(order, heard, strict=True))]
 
 
+@torch.inference_mode()
+def log_likelihoods(captioner: CocaCaptioner, images: CocaImages, texts: Sequence[str]) -> torch.Tensor:
+    """Log-likelihood of each text under each crop, end token included, float64 [T, C] on the CPU.
+
+    Texts are cut to the captioner's context. images: of C crops.
+    """
+    encoded = [captioner.tokenizer.encode(text)[: captioner.context - 1] for text in texts]
+    read = [[captioner.start, *ids, captioner.end] for ids in encoded]
+    readers = torch.ones(len(read), len(images.latents), dtype=torch.bool)
+
+    def read_chunk(part: slice, crops: torch.Tensor) -> list[torch.Tensor]:
+        return list(_read(captioner, images, crops, read[part], readers[part])[:, 0])
+
+    return torch.stack(in_chunks(captioner, images, readers, 1, max(map(len, read)), read_chunk))
+
+
 def _read(
     captioner: CocaCaptioner, images: CocaImages, crops: torch.Tensor, texts: Sequence[Sequence[int]], readers: torch.Tensor
 ) -> torch.Tensor:

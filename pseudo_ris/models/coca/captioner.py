@@ -36,6 +36,7 @@ class Tokenizer(Protocol):
     eot_token_id: int
 
     def decode(self, tokens: Sequence[int]) -> str: ...
+    def encode(self, text: str) -> list[int]: ...
 
 
 @dataclass(eq=False)

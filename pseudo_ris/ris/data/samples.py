@@ -137,7 +137,7 @@ class GroupsDataset(Dataset[Sample]):
         if self.features:
             image, masks = read_features(self.features[index]), [_mask_of(target) for target in shown]
         else:
-            pixels, masks = _image_and_masks(shown)
+            pixels, masks = image_and_masks(shown)
             image = framed_image(pixels, self.form)
         framed = [torch.from_numpy(self._frame(mask).mask(mask)) for mask in masks]
         texts = [self.targets[place].sentences for place in places]
@@ -183,7 +183,7 @@ class ImagesDataset(Dataset[ImageSample]):
 
     def __getitem__(self, index: int) -> ImageSample:
         targets = [self.targets[place] for place in self.groups[index]]
-        pixels, masks = _image_and_masks(targets)
+        pixels, masks = image_and_masks(targets)
         frame = frame_of(self.form.frame, *pixels.shape[:2], self.form.input_size)
         tokens, attention = zip(*(self.tokenizer(list(target.sentences)) for target in targets), strict=True)
         inverse = torch.from_numpy(frame.inverse)
@@ -197,7 +197,7 @@ def framed_image(pixels: np.ndarray, form: SampleForm) -> torch.Tensor:
     return torch.from_numpy(frame.image(pixels, np.array(form.mean, np.float32), np.array(form.std, np.float32)))
 
 
-def _image_and_masks(targets: Sequence[Target]) -> tuple[np.ndarray, list[np.ndarray]]:
+def image_and_masks(targets: Sequence[Target]) -> tuple[np.ndarray, list[np.ndarray]]:
     """The image that the targets share, uint8 [H, W, 3], and their masks, bool [H, W]. Raises BadInputError."""
     first = targets[0]
     with _naming(first):

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from pseudo_ris.config import Precision
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.device import DTYPES
-from pseudo_ris.ris.data.samples import ImageSample, ImagesDataset, reason_of
-from pseudo_ris.ris.data.targets import Target
+from pseudo_ris.ris.data.samples import ImageSample, ImagesDataset, image_and_masks, reason_of
+from pseudo_ris.ris.data.targets import Target, by_image
 from pseudo_ris.ris.evaluation.metrics import Overlap, Scores
 from pseudo_ris.ris.models.base import BACKGROUND, FOREGROUND, ImageFeatures, RisModel
 from pseudo_ris.ris.models.letterbox import frame_of
@@ -147,6 +147,33 @@ def tally(
             if predictions:
                 predictions(prediction)
     model.train(was_training)
+    return [scores[key] for key in sorted(scores)]
+
+
+def tally_masks(
+    segment: Callable[[np.ndarray, Sequence[str]], np.ndarray],
+    targets: Sequence[Target],
+    predictions: Callable[[Prediction], None] | None = None,
+) -> list[SentenceScore]:
+    """`tally` of a segmenter that is no RisModel and has no square of its own: figures at model size are the original ones.
+
+    segment: an image, RGB uint8 [H, W, 3], and sentences -> their masks, bool [N, H, W]. Raises UserError as `tally`.
+    """
+    scores = {}
+    for places in by_image(targets):
+        try:
+            image, truths = image_and_masks([targets[place] for place in places])
+        except BadInputError as error:
+            raise UserError(f"cannot evaluate {error}") from error
+        asked = [(place, number) for place in places for number in range(len(targets[place].sentences))]
+        found = segment(image, [targets[place].sentences[number] for place, number in asked])
+        truth_of = dict(zip(places, truths, strict=True))
+        for (place, number), mask in zip(asked, found, strict=True):
+            target, overlap = targets[place], Overlap.of(mask, truth_of[place])
+            tags = target.tags[number] if target.tags else ()
+            scores[place, number] = SentenceScore(target.name, number, tags, overlap, overlap)
+            if predictions:
+                predictions(Prediction(target, place, number, mask, truth_of[place], overlap))
     return [scores[key] for key in sorted(scores)]
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pseudo_ris.errors import BadInputError, UserError
 from pseudo_ris.io.device import pick_device
@@ -19,36 +17,59 @@ from pseudo_ris.ris.data.splits import split_targets, splits_of
 from pseudo_ris.ris.data.targets import Target
 from pseudo_ris.ris.evaluation.metrics import Scores
 from pseudo_ris.ris.evaluation.predictions import PredictionFolder
-from pseudo_ris.ris.evaluation.scores import Prediction, Results, tally
-from pseudo_ris.ris.models.base import RisModel
+from pseudo_ris.ris.evaluation.scores import Prediction, Results, SentenceScore, tally
 from pseudo_ris.ris.models.checkpoints import load_model
 
 SIZES = {"model_size": "at model size", "original": "at original size"}
 
 
+Tally = Callable[[Sequence[Target], Callable[[Prediction], None]], list[SentenceScore]]
+"""Scores of targets; calls the function with each prediction. See tally and tally_masks."""
+
+
 def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, Any]:
     """Prints a table of every split; returns their figures.
 
-    As JSON: {"checkpoint", "dataset", "splits": {split: see Results.named}}. Raises UserError: see load_model, split_targets
-    and tally.
+    As JSON: {"model", "dataset", "splits": {split: see Results.named}}; "model" is the checkpoint. Raises UserError: see
+    load_model, split_targets and tally.
     """
     device = pick_device(config.device)
     model, trained = load_model(Path(config.checkpoint), device)
-    data = data_settings(config, trained.data)
+    name = f"{trained.model.name} {trained.model.size}, {model.form.input_size} pixels, from {config.checkpoint}"
+
+    def scores(targets: Sequence[Target], note: Callable[[Prediction], None]) -> list[SentenceScore]:
+        return tally(
+            model,
+            targets,
+            batch_size=config.batch_size,
+            precision=config.precision,
+            device=device,
+            workers=config.workers,
+            predictions=note,
+        )
+
+    return {"checkpoint": config.checkpoint, **evaluate_splits(name, scores, config, trained.data)}
+
+
+def evaluate_splits(name: str, scores: Tally, config: EvaluateConfig, trained: DataConfig) -> dict[str, Any]:
+    """Prints a table of every split; returns {"dataset", "splits": {split: see Results.named}}.
+
+    name: of the model, for people. trained: the data that it was trained on.
+    """
+    data = data_settings(config, trained)
     # All of them first: that a set is incomplete is to be known before hours of predictions.
     targets = {split: split_targets(data, split) for split in chosen_splits(config, data)}
-    print(f"model: {trained.model.name} {trained.model.size}, {model.form.input_size} pixels, from {config.checkpoint}")
+    print(f"model: {name}")
     print(f"data set: {data.dataset}, images in {data.images}")
-    results = {split: evaluate_split(model, split, targets[split], config, device) for split in targets}
-    splits = {split: found.named for split, found in results.items()}
-    return {"checkpoint": config.checkpoint, "dataset": data.dataset, "splits": splits}
+    results = {split: evaluate_split(scores, split, targets[split], config.predictions) for split in targets}
+    return {"dataset": data.dataset, "splits": {split: found.named for split, found in results.items()}}
 
 
 def data_settings(config: EvaluateConfig, trained: DataConfig) -> DataConfig:
     """Where the data to evaluate on are: as asked for, otherwise as in training. Raises UserError when neither names a set."""
     dataset = config.dataset or trained.dataset
     if not dataset:
-        raise UserError("--dataset: the model was trained on pseudo pairs alone; name the data set to evaluate on")
+        raise UserError("--dataset: the model was trained on no data set; name the one to evaluate on")
     own = {name: value for name in ("refer_root", "images") if (value := getattr(config, name))}
     # Which annotation is the usual one differs from set to set.
     split_by = config.split_by or ("" if config.dataset else trained.split_by)
@@ -63,11 +84,12 @@ def chosen_splits(config: EvaluateConfig, data: DataConfig) -> list[str]:
     return splits
 
 
-def evaluate_split(
-    model: RisModel, split: str, targets: Sequence[Target], config: EvaluateConfig, device: torch.device
-) -> Results:
-    """Results of one split; prints their table and writes the predictions, when they are asked for."""
-    folder = PredictionFolder(_folder_of(split, config.predictions)) if config.predictions else None
+def evaluate_split(scores: Tally, split: str, targets: Sequence[Target], predictions: str) -> Results:
+    """Results of one split; prints their table and writes the predictions, when they are asked for.
+
+    predictions: folder of all splits; "": none.
+    """
+    folder = PredictionFolder(_folder_of(split, predictions)) if predictions else None
     sentences = sum(len(target.sentences) for target in targets)
     with ProgressBar(split, sentences, unit="sentences", leave=False) as bar:
 
@@ -76,16 +98,7 @@ def evaluate_split(
             if folder:
                 folder.add(prediction)
 
-        scores = tally(
-            model,
-            targets,
-            batch_size=config.batch_size,
-            precision=config.precision,
-            device=device,
-            workers=config.workers,
-            predictions=note,
-        )
-    results = Results.of(scores)
+        results = Results.of(scores(targets, note))
     print("\n".join(table(split, results)), flush=True)
     if folder:
         folder.close()

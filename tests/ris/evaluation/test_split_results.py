@@ -144,7 +144,7 @@ def test_what_cannot_be_evaluated_is_one_line(trained, capsys, arguments, messag
 
 
 def test_a_model_of_pairs_alone_needs_a_data_set():
-    with pytest.raises(UserError, match="--dataset: the model was trained on pseudo pairs alone"):
+    with pytest.raises(UserError, match="--dataset: the model was trained on no data set"):
         data_settings(EvaluateConfig(), DataConfig(pairs="x.csv"))
 
 
@@ -161,5 +161,5 @@ def test_a_set_with_nothing_but_train_is_not_evaluated_unasked(tmp_path):
 
 def test_a_split_whose_name_leads_elsewhere_has_no_predictions(tmp_path):
     with pytest.raises(UserError, match="is no path inside a folder; evaluate without --predictions"):
-        evaluate_split(None, "../val", [], EvaluateConfig(predictions=str(tmp_path)), torch.device("cpu"))
+        evaluate_split(lambda targets, note: [], "../val", [], str(tmp_path))
     assert not any(tmp_path.iterdir())
