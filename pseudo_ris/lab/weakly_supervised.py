@@ -20,52 +20,62 @@ from pseudo_ris.errors import UserError
 from pseudo_ris.io.machine import core_count
 from pseudo_ris.lab.output import format_table
 from pseudo_ris.lab.refer_world import DATASET
-from pseudo_ris.ris.config import DataConfig
+from pseudo_ris.ris.config import DataConfig, TrainConfig
 from pseudo_ris.ris.data.splits import split_targets
-from pseudo_ris.ris.evaluation.scores import Results, tally
+from pseudo_ris.ris.data.targets import Target, by_image
+from pseudo_ris.ris.evaluation.scores import Results, tally, tally_masks
+from pseudo_ris.ris.models.build import build_model
 from pseudo_ris.ris.models.checkpoints import BEST, load_model
+from pseudo_ris.ris.training.feature_cache import FeatureCache
+from pseudo_ris.stages.pipeline import Pipeline
+from pseudo_ris.stages.settings import parse_config
+from pseudo_ris.stages.zero_shot import ZeroShot
 from pseudo_ris.world.scene_set import map_in_processes
 
-CONFIG = "ris_demo"
+CONFIG = "ris_sam_demo"
 COMMAND = ("-m", "pseudo_ris.cli")
 PAIRS = "distinctive_captions_cc3m.csv"
+FORMS = ("superlative", "position", "corner", "ordinal")
+"""Of place words. The preset leaves out "position", as one in seven is not distinctive; students learn from it all the same."""
 TEST_SPLITS = ("testA", "testB")
 KINDS = ("attribute", "position")
-WARMUP_SHARE = 20
+WARMUP_SHARE = 15
 """Training steps per warm-up step."""
 EVERYTHING = 0.0
-"""A DoC threshold that every expression passes."""
-GROUND_TRUTH, BOTH = "ground truth", "pseudo pairs, calibrated and filtered"
+"""A DoC threshold that every expression passes: the pairs are selected already."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to train. pairs: folder of stage 2's results; "": ground truth. filtered: apply the demo's DoC threshold."""
+    """A line of the table.
+
+    judge: of a model without training, see ZeroShot; "": a trained one. preset: that selects the pairs; "": the ground truth.
+    """
 
     name: str
-    pairs: str = ""
-    filtered: bool = False
-    masking: bool = False
+    judge: str = ""
+    preset: str = ""
 
     def options(self, out: Path) -> list[str]:
         """Options of `pseudo-ris train` for this row."""
-        options = [f"--masking.{part}={str(self.masking).lower()}" for part in ("image", "text")]
-        if not self.pairs:
-            return options
-        masks, images = out / "masks", out / "world" / "images" / "train"
-        options += [f"--data.pairs={out / self.pairs / PAIRS}", f"--data.pair_masks={masks}", f"--data.pair_images={images}"]
-        options += ["--data.fraction=0"]  # use only the validation split of the set, to monitor training
-        return options if self.filtered else [*options, f"--data.threshold={EVERYTHING}"]
+        if not self.preset:
+            return []
+        options = [f"--data.pairs={selected(out, self.preset)}", f"--data.pair_masks={out / 'masks'}"]
+        options += [f"--data.pair_images={out / 'world' / 'images' / 'train'}", f"--data.threshold={EVERYTHING}"]
+        return [*options, "--data.fraction=0"]  # of the set, only the validation split is used, to choose the checkpoint
 
 
-ROWS = (
-    Row(GROUND_TRUTH),
-    Row("pseudo pairs, neither calibrated nor filtered", "plain"),
-    Row("pseudo pairs, calibrated", "calibrated"),
-    Row("pseudo pairs, filtered", "plain", filtered=True),
-    Row(BOTH, "calibrated", filtered=True),
-    Row(BOTH + ", with MaskRIS", "calibrated", filtered=True, masking=True),
-)
+ZERO_SHOT, LISTENER = Row("zero-shot, CLIP", judge="clip"), Row("zero-shot, listener", judge="listener")
+PAPER, RECOMMENDED = Row("paper's pairs", preset="paper"), Row("recommended pairs", preset="recommended")
+GROUND_TRUTH = Row("ground truth")
+ROWS = (ZERO_SHOT, LISTENER, PAPER, RECOMMENDED, GROUND_TRUTH)
+NAMED = {"zero_shot": ZERO_SHOT, "paper": PAPER, "pseudo": RECOMMENDED, "ground_truth": GROUND_TRUTH}
+"""What rows are called in the command's last line."""
+
+
+def selected(out: Path, preset: str) -> Path:
+    """The pairs that a preset keeps."""
+    return out / preset / PAIRS
 
 
 @dataclass(frozen=True)
@@ -115,37 +125,61 @@ def draw_world(out: Path, options: argparse.Namespace, machine: Machine) -> None
 
 
 def make_pairs(out: Path, machine: Machine) -> None:
-    """Runs stage 1, and stage 2 with and without calibrated sampling, on the training images. Raises UserError."""
+    """Runs both stages on the training images, and selects pairs by each row's preset. Raises UserError."""
     common = ["--config=demo", f"--images={out / 'world' / 'images' / 'train'}", f"--masks={out / 'masks'}"]
     if machine.workers > 1:
         common += ["--engine=local", f"--workers={machine.workers}"]
     machine.run([[*COMMAND, "masks", *common]], out / "logs" / "masks")
-    for name, calibration in (("calibrated", "mean"), ("plain", "none")):
-        own = [f"--output={out / name}", f"--decoding.calibration={calibration}"]
-        machine.run([[*COMMAND, "pairs", *common, *own]], out / "logs" / name)
+    machine.run([[*COMMAND, "pairs", *common, f"--output={out / 'pairs'}", "--places.forms", *FORMS]], out / "logs" / "pairs")
+    jobs = [
+        [*COMMAND, "select", f"--pairs={out / 'pairs' / PAIRS}", f"--output={selected(out, preset)}", f"--preset={preset}"]
+        for preset in (row.preset for row in ROWS)
+        if preset and not selected(out, preset).exists()
+    ]
+    machine.run(jobs, out / "logs" / "select")
+
+
+def make_features(out: Path, machine: Machine) -> None:
+    """Computes what the frozen image tower says of the training images, before several trainings ask for the same."""
+    parts = range(machine.workers)
+    start = partial(torch.set_num_threads, machine.threads)
+    map_in_processes(partial(_fill_part, out, machine.workers), list(parts), machine.workers, start=start)
+
+
+def _fill_part(out: Path, parts: int, part: int) -> None:
+    """Every parts-th training image from the part-th on."""
+    config = parse_config(TrainConfig, [f"--config={CONFIG}"])
+    targets = split_targets(_world(out), "train")
+    own = [targets[places[0]] for places in by_image(targets)][part::parts]
+    FeatureCache(out / "features", build_model(config.model, 0)).fill(own, torch.device("cpu"))
+
+
+def _world(out: Path) -> DataConfig:
+    return DataConfig(dataset=DATASET, refer_root=str(out / "world"), images=str(out / "world" / "images"))
 
 
 def train_all(out: Path, rows: Sequence[Row], options: argparse.Namespace, machine: Machine) -> None:
-    """Trains a model for each row and seed, starting with the slowest. Raises UserError."""
-    world = [f"--data.dataset={DATASET}", f"--data.refer_root={out / 'world'}", f"--data.images={out / 'world' / 'images'}"]
-    common = [*COMMAND, "train", f"--config={CONFIG}", *world]
+    """Trains a model for each row that has one and each seed. Raises UserError."""
+    world = _world(out)
+    data = {"dataset": world.dataset, "refer_root": world.refer_root, "images": world.images, "features": out / "features"}
+    common = [*COMMAND, "train", f"--config={CONFIG}", *(f"--data.{name}={value}" for name, value in data.items())]
     common += [f"--schedule.steps={options.steps}", f"--schedule.warmup={options.steps // WARMUP_SHARE}"]
     jobs = [
         [*common, *row.options(out), f"--seed={seed}", f"--output={_folder(out, row, seed)}"]
         for seed in options.seeds
-        for row in sorted(rows, key=lambda row: not row.masking)
+        for row in rows
+        if not row.judge
     ]
     machine.run(jobs, out / "logs" / "training")
 
 
 def _folder(out: Path, row: Row, seed: int) -> Path:
-    name = "_".join(word for word in row.name.replace(",", "").split() if word not in ("pseudo", "pairs"))
-    return out / "models" / f"{name}_{seed}"
+    return out / "models" / f"{row.preset or 'ground_truth'}_{seed}"
 
 
 def measure_all(out: Path, rows: Sequence[Row], seeds: Sequence[int], machine: Machine) -> dict[str, list[Results]]:
-    """Measures the models of each row, one per seed, on the test scenes. Raises UserError."""
-    jobs = [(row, seed) for row in rows for seed in seeds]
+    """Measures the models of each row, one per seed or one without training, on the test scenes. Raises UserError."""
+    jobs = [(row, seed) for row in rows for seed in (seeds[:1] if row.judge else seeds)]
     start = partial(torch.set_num_threads, machine.threads)
     measured: dict[str, list[Results]] = {row.name: [] for row in rows}
     found = map_in_processes(partial(measure, out), jobs, machine.workers, start=start)
@@ -158,10 +192,11 @@ def measure(out: Path, job: tuple[Row, int]) -> Results:
     """Measures the model of a row and seed on the test scenes."""
     row, seed = job
     device = torch.device("cpu")
-    world = out / "world"
-    data = DataConfig(dataset=DATASET, refer_root=str(world), images=str(world / "images"))
+    targets: list[Target] = [target for split in TEST_SPLITS for target in split_targets(_world(out), split)]
+    if row.judge:
+        segmenter = ZeroShot(Pipeline.from_preset("demo", device="cpu"), row.judge)
+        return Results.of(tally_masks(segmenter.segment, targets))
     model, _ = load_model(_folder(out, row, seed) / BEST, device)
-    targets = [target for split in TEST_SPLITS for target in split_targets(data, split)]
     return Results.of(tally(model, targets, batch_size=16, precision="fp32", device=device))
 
 
@@ -178,11 +213,19 @@ def summary(results: dict[str, list[Results]]) -> dict[str, Any]:
     return rows
 
 
+def last_line(rows: dict[str, dict[str, float]], minutes: float, seeds: Sequence[int]) -> dict[str, Any]:
+    """The figures of the rows in NAMED, and all rows."""
+    figures: dict[str, Any] = {}
+    for figure in ("oiou", "miou", *(f"miou_{kind}" for kind in KINDS)):
+        figures |= {f"{figure}_{name}": rows[row.name][figure] for name, row in NAMED.items() if row.name in rows}
+    return {**figures, "minutes": minutes, "seeds": list(seeds), "rows": rows}
+
+
 def print_table(rows: dict[str, dict[str, float]]) -> None:
     """Prints the summary as a table."""
     columns = {"oiou": "oIoU", "miou": "mIoU"} | {f"miou_{kind}": f"mIoU, {kind} words" for kind in KINDS}
     cells = [(name, *(_cell(of[key], of.get(f"{key}_deviation")) for key in columns)) for name, of in rows.items()]
-    print(format_table(("trained on", *columns.values()), cells))
+    print(format_table(("model", *columns.values()), cells))
 
 
 def _cell(mean: float, deviation: float | None) -> str:

@@ -11,7 +11,20 @@ from forked import run_forked
 from pseudo_ris.cli.lab import weakly_supervised as weakly_supervised_command
 from pseudo_ris.errors import UserError
 from pseudo_ris.lab import weakly_supervised
-from pseudo_ris.lab.weakly_supervised import BOTH, CONFIG, GROUND_TRUTH, ROWS, Machine, print_table, summary
+from pseudo_ris.lab.weakly_supervised import (
+    CONFIG,
+    GROUND_TRUTH,
+    LISTENER,
+    NAMED,
+    PAPER,
+    RECOMMENDED,
+    ROWS,
+    ZERO_SHOT,
+    Machine,
+    last_line,
+    print_table,
+    summary,
+)
 from pseudo_ris.ris.config import TrainConfig
 from pseudo_ris.ris.evaluation.metrics import Overlap
 from pseudo_ris.ris.evaluation.scores import Results, SentenceScore
@@ -23,15 +36,15 @@ def config_of(row, out: Path) -> TrainConfig:
 
 
 def test_rows_differ_in_what_their_names_say(tmp_path):
-    configs = {row.name: config_of(row, tmp_path) for row in ROWS}
+    assert [row.name for row in ROWS if row.judge] == [ZERO_SHOT.name, LISTENER.name]
+    configs = {row: config_of(row, tmp_path) for row in ROWS if not row.judge}
     truth = configs.pop(GROUND_TRUTH)
     assert (truth.data.pairs, truth.data.fraction) == ("", 1.0)
-    for name, config in configs.items():
-        assert config.data.fraction == 0, "no ground truth is learnt from"
-        assert ("calibrated" in Path(config.data.pairs).parts[-2]) == ("calibrated" in name and "neither" not in name)
-        assert (config.data.threshold == 1.2) == ("filtered" in name and "neither" not in name)
-        assert (config.masking.image, config.masking.text) == ("MaskRIS" in name,) * 2
-    assert len(configs) == 5
+    for row, config in configs.items():
+        assert config.data.fraction == 0, "no ground truth is learned from"
+        assert Path(config.data.pairs).parent.name == row.preset
+        assert config.model.name == "sam" and config.model == truth.model and config.schedule == truth.schedule
+    assert set(configs) == {PAPER, RECOMMENDED}
 
 
 def results(intersection: int, union: int) -> Results:
@@ -41,13 +54,26 @@ def results(intersection: int, union: int) -> Results:
 
 
 def test_several_seeds_have_mean_and_deviation(capsys):
-    rows = summary({BOTH: [results(1, 2), results(3, 4)], GROUND_TRUTH: [results(1, 1), results(1, 1)]})
-    assert rows[BOTH]["oiou"] == pytest.approx(0.625)
-    assert rows[BOTH]["oiou_deviation"] == pytest.approx(0.125 * 2**0.5)
-    assert rows[BOTH]["miou_position"] == pytest.approx(0.625)
+    rows = summary({"a": [results(1, 2), results(3, 4)], "b": [results(1, 1), results(1, 1)]})
+    assert rows["a"]["oiou"] == pytest.approx(0.625)
+    assert rows["a"]["oiou_deviation"] == pytest.approx(0.125 * 2**0.5)
+    assert rows["a"]["miou_position"] == pytest.approx(0.625)
     print_table(rows)
-    assert f"| {BOTH} | 0.625 ± 0.177 |" in capsys.readouterr().out
-    assert "oiou_deviation" not in summary({BOTH: [results(1, 2)]})[BOTH]
+    assert "| a     | 0.625 ± 0.177 |" in capsys.readouterr().out
+    assert "oiou_deviation" not in summary({"a": [results(1, 2)]})["a"]
+
+
+def test_the_last_line_has_the_rows_figures_under_short_names():
+    rows = summary({row.name: [results(place, 5)] for place, row in enumerate(ROWS)})
+    line = last_line(rows, 3.0, [0])
+    assert {name: line[f"oiou_{name}"] for name in NAMED} == {
+        "zero_shot": 0.0,
+        "paper": 0.4,
+        "pseudo": 0.6,
+        "ground_truth": 0.8,
+    }
+    assert line["miou_pseudo"] == line["miou_position_pseudo"] == pytest.approx(0.6)
+    assert (line["minutes"], line["seeds"], line["rows"]) == (3.0, [0], rows)
 
 
 def test_a_failed_command_is_named_with_its_reason(tmp_path):
@@ -58,19 +84,20 @@ def test_a_failed_command_is_named_with_its_reason(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_way_and_once_more(tmp_path, monkeypatch, capsys):
-    """With one row of each source of data; the others differ in options only, see above, and take a process each."""
-    rows = [row for row in ROWS if row.name in (GROUND_TRUTH, BOTH)]
+    """With one row of each kind; the others differ in options only, see above, and take a process each."""
+    rows = [ZERO_SHOT, RECOMMENDED, GROUND_TRUTH]
     monkeypatch.setattr(weakly_supervised_command, "ROWS", rows)
+    monkeypatch.setattr(weakly_supervised, "ROWS", rows)
     monkeypatch.setattr(weakly_supervised.subprocess, "run", run_forked)
-    options = ["--out", str(tmp_path / "out"), "--train", "3", "--val", "2", "--test", "6", "--steps", "2", "--workers", "1"]
+    options = ["--out", str(tmp_path / "out"), "--train", "10", "--val", "2", "--test", "4", "--steps", "3", "--workers", "1"]
     assert weakly_supervised_command.main(options) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(figures["rows"]) == [row.name for row in rows] == [GROUND_TRUTH, BOTH]
-    assert figures["oiou_pseudo"] == figures["rows"][BOTH]["oiou"]
-    assert figures["oiou_ground_truth"] == figures["rows"][GROUND_TRUTH]["oiou"]
-    assert all(0 <= row["oiou"] <= 1 for row in figures["rows"].values())
+    assert list(figures["rows"]) == [row.name for row in rows]
+    for name, row in (("zero_shot", ZERO_SHOT), ("pseudo", RECOMMENDED), ("ground_truth", GROUND_TRUTH)):
+        assert figures[f"oiou_{name}"] == figures["rows"][row.name]["oiou"]
+        assert 0.2 < figures[f"oiou_{name}"] < 1, "all three start from what the embedded models know"
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/models/*/best.pt")}
-    assert len(trained) == len(rows)
+    assert len(trained) == 2
     assert weakly_supervised_command.main(options) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == figures["rows"]
     assert {path: path.stat().st_mtime_ns for path in trained} == trained

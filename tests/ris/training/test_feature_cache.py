@@ -1,0 +1,75 @@
+"""Image features on disk: those of the image and the weights, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from plain_models import ColourModel, block, painted, target
+
+from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.ris.config import DataConfig, MaskingConfig, ScheduleConfig, TrainConfig
+from pseudo_ris.ris.data.features import read_features
+from pseudo_ris.ris.data.samples import framed_image
+from pseudo_ris.ris.training.batches import is_grouped
+from pseudo_ris.ris.training.feature_cache import FeatureCache
+
+CPU = torch.device("cpu")
+
+
+def frozen(size: int = 32) -> ColourModel:
+    model = ColourModel(size, "letterbox")
+    model.frozen_images = True
+    model.register_buffer("weights", torch.zeros(2))
+    return model
+
+
+def picture(left: int) -> np.ndarray:
+    return painted(block(40, 60, slice(5, 30), slice(left, left + 20)))
+
+
+def targets() -> list:
+    mask = block(40, 60, slice(5, 30), slice(0, 20))
+    named = [("a.png", 0), ("b.png", 10), ("a.png", 0)]
+    return [target(f"{name}, {place}", picture(left), mask, image=name) for place, (name, left) in enumerate(named)]
+
+
+def test_each_image_is_computed_once_and_has_its_features(tmp_path):
+    model = frozen()
+    paths = FeatureCache(tmp_path, model).fill(targets(), CPU)
+    assert len(paths) == len(set(paths)) == 2 and sum(model.images) == 2
+    for path, left in zip(paths, (0, 10), strict=True):
+        (kept,) = read_features(path)
+        torch.testing.assert_close(kept, framed_image(picture(left), model.form), atol=1e-3, rtol=0)
+    assert FeatureCache(tmp_path, model).fill(targets()[::-1], CPU) == [paths[0], paths[1]]
+    assert sum(model.images) == 2
+
+
+def test_another_image_under_the_same_name_and_other_weights_are_computed_anew(tmp_path):
+    model = frozen()
+    first = FeatureCache(tmp_path, model).fill(targets()[:1], CPU)
+    changed = target("a.png, 0", picture(3), block(40, 60, slice(5, 30), slice(0, 20)), image="a.png")
+    assert FeatureCache(tmp_path, model).fill([changed], CPU) != first
+    model.weights[0] = 1
+    assert FeatureCache(tmp_path, model).fill(targets()[:1], CPU) != first
+    assert FeatureCache(tmp_path, frozen(64)).fill(targets()[:1], CPU) != first
+    assert sum(model.images) == 3
+
+
+def test_what_learns_or_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data\.features: the image tower of this model learns"):
+        FeatureCache(tmp_path, ColourModel(32, "letterbox"))
+
+    def missing() -> bytes:
+        raise BadInputError("c.png: no such file")
+
+    with pytest.raises(UserError, match=r"^a\.png, 0: c\.png: no such file"):
+        FeatureCache(tmp_path, frozen()).fill([replace(targets()[0], read_image=missing)], CPU)
+
+
+def test_features_and_several_sentences_make_samples_of_images():
+    assert not is_grouped(TrainConfig(masking=MaskingConfig()))
+    assert is_grouped(TrainConfig(schedule=ScheduleConfig(sentences=2)))
+    assert is_grouped(TrainConfig(data=DataConfig(features="kept")))
