@@ -214,7 +214,8 @@ class PlaceConfig:
     Args:
         forms: "superlative" ("the leftmost cup"), "position" ("the cup on the left"), "corner" ("... in the top left corner"),
             "ordinal" ("the second cup from the left"), "size" ("the largest cup"), "relation" ("the cup to the left of the
-            box"); none (the release) writes no place words.
+            box"); none (the release) writes no place words. "position" includes "in the middle".
+        attributes: write them also with an attribute ("the leftmost red cup"), where some cups are red and some surely are not.
         sure: share of a mask's candidates that must have a head noun, so that the mask is called by it.
         recognised: recognition that this noun must have.
         possible: share of a mask's candidates from which on a noun may be the mask's.
@@ -222,6 +223,7 @@ class PlaceConfig:
     """
 
     forms: tuple[PlaceForm, ...] = ("superlative", "corner", "ordinal")
+    attributes: bool = False
     sure: float = 0.5
     recognised: float = 0.3
     possible: float = 0.05

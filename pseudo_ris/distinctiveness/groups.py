@@ -112,10 +112,17 @@ def _naming(masks: Sequence[NamedMask]) -> Naming:
 def _of_several(noun: str, called: Sequence[NamedMask], rules: GroupRules) -> Iterator[GroupExpression]:
     if 2 <= len(called) <= rules.largest:
         yield GroupExpression(_plural("", noun, len(called)), tuple(mask.seg_id for mask in called))
+    for word, having in having_attributes(called, rules):
+        if 2 <= len(having) <= rules.largest:
+            yield GroupExpression(_plural(word, noun, len(having)), tuple(mask.seg_id for mask in having))
+
+
+def having_attributes(called: Sequence[NamedMask], rules: GroupRules) -> Iterator[tuple[str, list[NamedMask]]]:
+    """Each attribute of which it is sure which of the masks have it, and these masks."""
     for word in _attributes(called, rules):
         having = [mask for mask in called if _has(mask, word, rules)]
-        if 2 <= len(having) <= rules.largest and having == [mask for mask in called if _may_have(mask, word, rules)]:
-            yield GroupExpression(_plural(word, noun, len(having)), tuple(mask.seg_id for mask in having))
+        if having == [mask for mask in called if _may_have(mask, word, rules)]:
+            yield word, having
 
 
 def _of_none(

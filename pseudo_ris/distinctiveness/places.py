@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pseudo_ris.config import PlaceConfig
+from pseudo_ris.distinctiveness.groups import GroupRules, NamedMask, having_attributes
 from pseudo_ris.distinctiveness.naming import Naming
 from pseudo_ris.io.boxes import box_of
 from pseudo_ris.records import Candidate, MaskCaptions
@@ -22,6 +23,8 @@ WHOLE_IMAGE = "image"
 """Their crop set: none of the crops shows where a mask is."""
 LOW, HIGH = 0.4, 0.6
 """Shares of the width or height where the left and top parts of an image end, and where the right and bottom parts begin."""
+MIDDLE = 0.4
+"""Share of the width and height that is the middle."""
 ORDINALS = ("second", "third")
 
 X, Y = 0, 1
@@ -57,7 +60,7 @@ CLEARLY_LARGER = 1.5
 
 @dataclass(frozen=True, eq=False)
 class Spot:
-    """Where a mask is among its rivals, the other masks that are called by `noun`.
+    """Where a mask is among its rivals, the other masks that are called by `noun`, which may have an attribute before it.
 
     centre: [2] and rivals: [R, 2] are the boxes' centres, x and y as shares of the image. area, rival_areas: of the boxes.
     landmark: noun and centre of the nearest mask that alone is called by its noun, which is another one; None without one.
@@ -71,11 +74,15 @@ class Spot:
     landmark: tuple[str, np.ndarray] | None
 
 
-def place_candidates(naming: Naming, masks: np.ndarray, config: PlaceConfig) -> list[list[Candidate]]:
+def place_candidates(
+    naming: Naming, masks: np.ndarray, config: PlaceConfig, named_masks: Sequence[NamedMask] = ()
+) -> list[list[Candidate]]:
     """The expressions with place words of each mask.
 
-    naming: of the N masks. masks: bool [N, H, W], none of them empty. A mask is compared with its rivals, the other masks that
-    are called by the same noun; nothing is written for a noun that a mask may, but need not have (see `Naming.members`).
+    naming: of the N masks. masks: bool [N, H, W], none of them empty. named_masks: the candidates of the masks, each with its
+    index as seg_id; needed with `config.attributes`. A mask is compared with its rivals, the other masks that are called by the
+    same noun; nothing is written for a noun that a mask may, but need not have (see `Naming.members`). With attributes the
+    rivals are also those that share one, where some of the noun's masks have it and some surely have not.
     """
     written: list[list[Candidate]] = [[] for _ in masks]
     if not config.forms:
@@ -87,13 +94,24 @@ def place_candidates(naming: Naming, masks: np.ndarray, config: PlaceConfig) -> 
     members = naming.members(config.sure, config.recognised, config.possible)
     landmarks = {noun: int(named[0]) for noun, named in members.items() if len(named) == 1}
     for noun, named in members.items():
-        for mask in named if len(named) > 1 else ():
-            others = named[named != mask]
-            landmark = _nearest(centres[mask], {name: centres[at] for name, at in landmarks.items() if at != mask})
-            spot = Spot(noun, centres[mask], centres[others], areas[mask], areas[others], landmark)
-            for form in config.forms:
-                written[mask] += [Candidate(text, WHOLE_IMAGE, PLACE, noun=noun) for text in FORMS[form](spot, config.margin)]
+        phrases = {noun: named}
+        if config.attributes:
+            phrases |= _with_attribute(noun, [named_masks[mask] for mask in named])
+        for phrase, alike in phrases.items():
+            for mask in alike if len(alike) > 1 else ():
+                others = alike[alike != mask]
+                landmark = _nearest(centres[mask], {name: centres[at] for name, at in landmarks.items() if at != mask})
+                spot = Spot(phrase, centres[mask], centres[others], areas[mask], areas[others], landmark)
+                for form in config.forms:
+                    texts = FORMS[form](spot, config.margin)
+                    written[mask] += [Candidate(text, WHOLE_IMAGE, PLACE, noun=noun) for text in texts]
     return written
+
+
+def _with_attribute(noun: str, called: Sequence[NamedMask]) -> dict[str, np.ndarray]:
+    """Attribute and noun -> the masks that have both, where these are some and not all of those called by the noun."""
+    found = having_attributes(called, GroupRules())
+    return {f"{word} {noun}": np.array([mask.seg_id for mask in having]) for word, having in found if len(having) < len(called)}
 
 
 def _nearest(centre: np.ndarray, landmarks: dict[str, np.ndarray]) -> tuple[str, np.ndarray] | None:
@@ -115,6 +133,8 @@ def _positions(spot: Spot, margin: float) -> Iterator[str]:
     for direction in DIRECTIONS:
         if _only_here((direction,), spot.centre, spot.rivals, margin):
             yield f"the {spot.noun} {direction.position}"
+    if _in_middle(spot.centre, -margin) and not any(_in_middle(rival, margin) for rival in spot.rivals):
+        yield f"the {spot.noun} in the middle"
 
 
 def _corners(spot: Spot, margin: float) -> Iterator[str]:
@@ -164,6 +184,11 @@ FORMS: dict[str, Callable[[Spot, float], Iterator[str]]] = {
 def _distances(direction: Direction, centre: np.ndarray, rivals: np.ndarray) -> np.ndarray:
     """How much farther than the mask each rival is from a side, [R]; negative for those that are nearer."""
     return direction.sign * (rivals[:, direction.axis] - centre[direction.axis])
+
+
+def _in_middle(centre: np.ndarray, slack: float) -> bool:
+    """Whether a centre lies in the middle of the image, which is larger by `slack` on each side."""
+    return bool((abs(centre - 0.5) < MIDDLE / 2 + slack).all())
 
 
 def _only_here(parts: tuple[Direction, ...], centre: np.ndarray, rivals: np.ndarray, margin: float) -> bool:

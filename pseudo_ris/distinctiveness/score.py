@@ -9,6 +9,7 @@ import numpy as np
 
 from pseudo_ris.captions.crops import cut_crops
 from pseudo_ris.config import CropConfig, PlaceConfig, ScoringConfig
+from pseudo_ris.distinctiveness.groups import NamedMask
 from pseudo_ris.distinctiveness.naming import Naming, word_agreement
 from pseudo_ris.distinctiveness.nouns import NounFinder, noun_prompt
 from pseudo_ris.distinctiveness.places import place_candidates
@@ -107,7 +108,9 @@ def score_candidates(
     prompts = [noun_prompt(noun) for own in nouns for noun in own]
     masked_logits = _logits(scorer, image, masks, PROMPT_CROPS, crops, prompts)
     naming = Naming.of(nouns, masked_logits)
-    placed = place_candidates(naming, masks, places)
+    texts = ([candidate.text for candidate in own] for own in candidates)
+    named = [NamedMask(row, tuple(said), tuple(own), ()) for row, (said, own) in enumerate(zip(texts, nouns, strict=True))]
+    placed = place_candidates(naming, masks, places, named)
     scored = [[*own, *added] for own, added in zip(candidates, placed, strict=True)]
     masked_logits = masked_logits[:, _noun_columns(nouns, placed)]
     nouns = [[*own, *(candidate.noun for candidate in added)] for own, added in zip(nouns, placed, strict=True)]

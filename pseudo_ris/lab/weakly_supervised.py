@@ -35,8 +35,10 @@ from pseudo_ris.world.scene_set import map_in_processes
 CONFIG = "ris_sam_demo"
 COMMAND = ("-m", "pseudo_ris.cli")
 PAIRS = "distinctive_captions_cc3m.csv"
-FORMS = ("superlative", "position", "corner", "ordinal")
-"""Of place words. The preset leaves out "position", as one in seven is not distinctive; students learn from it all the same."""
+PLACES = ("--places.attributes=true", "--places.forms", "position", "superlative", "corner", "ordinal")
+MORE = "--top-k=6"
+"""More place words than stage 2 writes and the presets keep by default: students need many of each kind, and stand some that are
+not distinctive. The first forms win where there are too many."""
 TEST_SPLITS = ("testA", "testB")
 KINDS = ("attribute", "position")
 WARMUP_SHARE = 15
@@ -130,9 +132,10 @@ def make_pairs(out: Path, machine: Machine) -> None:
     if machine.workers > 1:
         common += ["--engine=local", f"--workers={machine.workers}"]
     machine.run([[*COMMAND, "masks", *common]], out / "logs" / "masks")
-    machine.run([[*COMMAND, "pairs", *common, f"--output={out / 'pairs'}", "--places.forms", *FORMS]], out / "logs" / "pairs")
+    machine.run([[*COMMAND, "pairs", *common, f"--output={out / 'pairs'}", *PLACES]], out / "logs" / "pairs")
     jobs = [
         [*COMMAND, "select", f"--pairs={out / 'pairs' / PAIRS}", f"--output={selected(out, preset)}", f"--preset={preset}"]
+        + ([MORE] if preset == RECOMMENDED.preset else [])
         for preset in (row.preset for row in ROWS)
         if preset and not selected(out, preset).exists()
     ]

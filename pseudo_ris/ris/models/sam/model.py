@@ -25,7 +25,7 @@ from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
 from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, Supervision, rows_of
 from pseudo_ris.ris.models.cris.encoders import ClipTowers
 from pseudo_ris.ris.models.cris.tokenizer import ClipTokenizer
-from pseudo_ris.ris.models.sam.fusion import Fusion
+from pseudo_ris.ris.models.sam.fusion import NEVER, Fusion
 from pseudo_ris.ris.models.sam.proposals import Proposals, match, propose
 
 LEAST_SCORE = 0.3
@@ -179,9 +179,16 @@ class SamRis(RisModel):
         return _with_background(self._draw(embeddings, proposals, prompts, shown)), choice
 
     def _choose(self, proposals: Proposals, tokens: torch.Tensor, attention: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See Fusion."""
+        """See Fusion. On a CPU padding that all rows share is left out, a third of the work; a GPU would be waited for."""
+        count = proposals.real.shape[1]
+        if tokens.device.type == "cpu":
+            length, longest = max(1, int(proposals.real.sum(1).max())), int(attention.sum(1).max())
+            tokens, attention = tokens[:, :longest], attention[:, :longest]
+            proposals = Proposals(*(column[:, :length] for column in proposals))
         read = self.towers.read((), tokens, attention)
-        return self.fusion(read.words, read.sentence, attention, proposals)
+        scores, prompts = self.fusion(read.words, read.sentence, attention, proposals)
+        left_out = count - scores.shape[1]
+        return functional.pad(scores, (0, left_out), value=NEVER), functional.pad(prompts, (0, 0, 0, 0, 0, left_out))
 
     def _draw(
         self, embeddings: torch.Tensor, proposals: Proposals, prompts: torch.Tensor, chosen: torch.Tensor
