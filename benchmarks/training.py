@@ -3,13 +3,14 @@
     python benchmarks/training.py                       all demo sizes, drawn scenes with 3 sentences an object
     python benchmarks/training.py --models clip --scenes 4
 
-The reference, in the same process: each object's image is read by itself and the image tower runs for each sentence, as it did
-before. Evaluation is timed over all scenes with reading and scoring, training over steps of `--images` images with `--sentences`
+The reference, in the same process: each object's image is read by itself and the image tower runs for each sentence.
+Evaluation is timed over all scenes with reading and scoring, training over steps of `--images` images with `--sentences`
 sentences each, the update included. The image tower of `sam` is frozen: in training its features are kept on disk, in the
-reference they are not. CPU time of one thread. The last line is one JSON object: the ratios of each model, and as
-evaluation_ratio and training_ratio those of the first one. `loss_difference` is the relative difference of the first batch's
-losses (maps on disk are in half precision), `equal` says that at most one predicted pixel in 100,000 differs, `peak_bytes` is
-the process's.
+reference they are not. CPU time of one thread.
+
+The last line is one JSON object: the ratios of each model, and as evaluation_ratio and training_ratio those of the first one.
+`loss_difference` is the relative difference of the first batch's losses (maps on disk are in half precision), `equal` says that
+at most one predicted pixel in 100,000 differs, `peak_bytes` is the process's.
 """
 
 from __future__ import annotations

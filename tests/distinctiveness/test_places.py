@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudo_ris.config import PlaceConfig
+from pseudo_ris.distinctiveness.groups import NamedMask
 from pseudo_ris.distinctiveness.naming import Naming
 from pseudo_ris.distinctiveness.places import FORMS, place_candidates
 from pseudo_ris.world.grammar import referents
@@ -136,6 +137,59 @@ def test_two_that_are_level_are_not_told_apart():
         ["the bottommost cup", "the cup at the bottom", "the cup in the bottom left corner"],
     ]
     assert texts(level, replace(ALL_FORMS, margin=0.01))[0][0] == "the leftmost cup"
+
+
+def test_the_middle_is_clearly_there_and_no_rival_is():
+    def found(x: int) -> list[list[str]]:
+        return texts([((123, 123, 10, 10), "cup"), ((x, 30, 10, 10), "cup")], PlaceConfig(forms=("position",)))
+
+    assert "the cup in the middle" in found(120)[0]
+    assert found(120)[1] == ["the cup at the top"]
+    near = texts([((123, 123, 10, 10), "cup"), ((140, 150, 10, 10), "cup")], PlaceConfig(forms=("position",)))
+    assert near == [[], []]
+    edge = texts([((168, 123, 10, 10), "cup"), ((20, 30, 10, 10), "cup")], PlaceConfig(forms=("position",)))
+    assert "the cup in the middle" not in edge[0], "too near to the edge of the middle"
+
+
+def described(colours: list[str], noun: str = "cup", unsure: float = 0.0) -> list[NamedMask]:
+    """Every mask's candidates say its colour; of the last one's a share says another colour."""
+    made = []
+    for place, colour in enumerate(colours):
+        said = [f"a {colour} {noun}"] * 20
+        if place == len(colours) - 1:
+            said[: round(20 * unsure)] = [f"a {colours[0]} {noun}"] * round(20 * unsure)
+        made.append(NamedMask(place, tuple(said), (noun,) * 20, ()))
+    return made
+
+
+@given(st.lists(st.tuples(boxes, st.sampled_from(["red", "blue", "green"])), min_size=2, max_size=7))
+@settings(deadline=None, max_examples=100)
+def test_with_attributes_what_is_written_refers_to_its_mask_alone(layout):
+    objects = tuple(SceneObject("cup", colour, "plain", "small", (x, y, x + w, y + h)) for (x, y, w, h), colour in layout)
+    scene = Scene(np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), np.uint8), objects)
+    plain, config = [(box, "cup") for box, _ in layout], replace(FOUR_FORMS, attributes=True)
+    named = described([colour for _, colour in layout])
+    written = place_candidates(naming_of(["cup"] * len(layout)), masks_of(plain), config, named)
+    for mask, own in enumerate(written):
+        for candidate in own:
+            assert referents(candidate.text, scene) == (mask,), candidate.text
+            assert candidate.noun == "cup"
+
+
+def test_an_attribute_is_written_where_some_have_it_and_others_surely_have_not():
+    def found(colours: list[str], unsure: float = 0.0, on: bool = True) -> list[list[str]]:
+        config = PlaceConfig(forms=("superlative",), attributes=on)
+        row = [((30 + 60 * place, 100, 10, 10), "cup") for place in range(len(colours))]
+        written = place_candidates(naming_of(["cup"] * len(row)), masks_of(row), config, described(colours, unsure=unsure))
+        return [[candidate.text for candidate in own] for own in written]
+
+    assert found(["red", "red", "blue"]) == [
+        ["the leftmost cup", "the leftmost red cup"],
+        ["the rightmost red cup"],
+        ["the rightmost cup"],
+    ]
+    assert found(["red", "red", "blue"], unsure=0.1) == [["the leftmost cup"], [], ["the rightmost cup"]]
+    assert found(["red", "red"]) == found(["red", "red"], on=False) == [["the leftmost cup"], ["the rightmost cup"]]
 
 
 @pytest.mark.parametrize("noun", ["people", "two dogs", "3d", "cups"])
