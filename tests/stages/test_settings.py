@@ -13,6 +13,7 @@ from pseudo_ris.cli.parsing import finite_number
 from pseudo_ris.config import CaptionGenerationConfig, MaskGenerationConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.ris.config import EvaluateConfig, TrainConfig
+from pseudo_ris.ris.models.sam.model import SIZES
 from pseudo_ris.ris.training.rhythm import Rhythm
 from pseudo_ris.runtime.command import run_recipe
 from pseudo_ris.stages.settings import parse_config
@@ -221,7 +222,7 @@ def test_defaults_of_training_are_its_demo_preset_which_names_every_setting():
         assert set(content[group]) == set(vars(getattr(TrainConfig(), group)))
 
 
-@pytest.mark.parametrize("preset", ["maskris", "cris", "etris"])
+@pytest.mark.parametrize("preset", ["maskris", "cris", "etris", "sam"])
 def test_published_recipes_are_valid_and_name_every_setting_of_their_groups(preset):
     content = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())
     config = parse_config(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")])
@@ -250,6 +251,15 @@ def test_what_maskris_starts_from_is_in_the_manifest_and_its_preset():
     manifest = read_manifest()
     assert [entry.name for entry in manifest.select(["ris"])] == names
     assert [manifest.files[name].model for name in names] == ["swin", "bert", "bert_words"]
+
+
+def test_what_sam_starts_from_is_in_the_manifest():
+    model = yaml.safe_load((CONFIGS / "sam.yaml").read_text())["model"]
+    files = read_manifest().files
+    weights = [files[model[setting]] for setting in ("image_weights", "text_weights", "detector_weights")]
+    assert [entry.model for entry in weights] == ["sam", "clip", "cutler"]
+    size = SIZES[model["size"]]
+    assert [entry.architecture for entry in weights] == [size.sam, size.clip, size.detector.architecture]
 
 
 def test_options_of_training_reach_their_groups_and_a_file_may_hold_all_stages(tmp_path):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pseudo_ris.errors import UserError
+from pseudo_ris.models.sam.segmenter import build_sam
 from pseudo_ris.ris.config import ModelConfig
 from pseudo_ris.ris.models.base import Supervision
 from pseudo_ris.ris.models.build import build_empty, build_model
@@ -166,15 +167,20 @@ def test_what_does_not_fit_is_refused(change, message):
 
 
 @pytest.mark.slow
-def test_a_step_and_an_evaluation_at_full_size():
-    """SAM ViT-B, CLIP RN50 and CutLER's own size, with random weights."""
+def test_a_step_and_an_evaluation_at_full_size(tmp_path):
+    """SAM ViT-B, CLIP RN50 and CutLER's own size, with random weights; SAM's come from a file of the official form."""
     torch.manual_seed(0)
     with torch.device("meta"):
         counted = sum(
             each.numel()
             for each in SamRis.from_config(ModelConfig("sam", "vit_b", input_size=1024, image_weights="none")).parameters()
         )
-    model = build_model(ModelConfig("sam", "vit_b", input_size=1024, image_weights="none", words=17), 0)
+    official = build_sam("vit_b").state_dict()
+    torch.save(official, tmp_path / "sam_vit_b.pth")
+    settings = ModelConfig("sam", "vit_b", image_weights=str(tmp_path / "sam_vit_b.pth"), input_size=1024, words=17)
+    model = build_model(settings, 0)
+    loaded = model.sam.state_dict()
+    assert loaded.keys() >= official.keys() and all(torch.equal(loaded[name], official[name]) for name in official)
     assert sum(each.numel() for each in model.parameters()) == counted
     assert SIZES["vit_b"].proposals == 50
     features = (torch.randn(1, 256, 64, 64), *_made_up(model.size.proposals))
