@@ -37,8 +37,8 @@ COMMAND = ("-m", "pseudo_ris.cli")
 PAIRS = "distinctive_captions_cc3m.csv"
 PLACES = ("--places.attributes=true", "--places.forms", "position", "superlative", "corner", "ordinal")
 MORE = "--top-k=6"
-"""More place words than stage 2 writes and the presets keep by default: students need many of each kind, and stand some that are
-not distinctive. The first forms win where there are too many."""
+"""More place words than stage 2 writes and the presets keep by default: students need many of each kind, and tolerate some that
+are not distinctive. The first forms win where there are too many."""
 TEST_SPLITS = ("testA", "testB")
 KINDS = ("attribute", "position")
 WARMUP_SHARE = 15

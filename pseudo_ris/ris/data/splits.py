@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pseudo_ris.errors import BadInputError, UserError, nearest
+from pseudo_ris.formats.grefcoco import read_grefcoco
 from pseudo_ris.formats.instances import Instances
 from pseudo_ris.formats.refs import INSTANCES, Ref, read_refs
 from pseudo_ris.io.images import check_size
@@ -31,9 +32,12 @@ from pseudo_ris.ris.data.targets import Target, targets_of_csv
 from pseudo_ris.sources.listing import find_images
 
 MIX, MIX_SPLIT_BY = "refcocom", "mix"
-USUAL_SPLIT_BY = {"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd"}
+MIXED = {"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd"}
 """The sets that refcocom mixes, each with the annotation that is taken when none is asked for."""
+USUAL_SPLIT_BY = {**MIXED, "grefcoco": "unc"}
 SPLIT_ORDER = ("train", "val", "test", "testA", "testB")
+REFS_FILES = ("grefs(*).json", "refs(*).p")
+"""Of a gRefCOCO set, whose refs may have several targets or none, and of any other."""
 KINDS = "kinds.json"
 """Beside a refs file, where a set has it: sent_id -> names of the groups that the sentence belongs to."""
 SETS_KEPT = 4
@@ -107,11 +111,11 @@ def _read_splits(config: DataConfig) -> Splits:
 def _mixed(config: DataConfig) -> Splits:
     """The mix, see above; an image is told by its file name, since the sets share their images' folder."""
     if config.split_by not in ("", MIX_SPLIT_BY):
-        members = ", ".join(f"{name} ({split_by})" for name, split_by in USUAL_SPLIT_BY.items())
+        members = ", ".join(f"{name} ({split_by})" for name, split_by in MIXED.items())
         raise UserError(f"split_by {config.split_by}: {MIX} is the mix of {members}; leave it out")
     training: list[SetRef] = []
     others: dict[str, list[SetRef]] = {}
-    for name, split_by in USUAL_SPLIT_BY.items():
+    for name, split_by in MIXED.items():
         splits = _by_split(_read_set(_refs_path(config, name, split_by)))
         training += splits.pop(TRAIN, [])
         others |= {f"{name}/{split}": refs for split, refs in splits.items()}
@@ -176,7 +180,8 @@ def _refs_path(config: DataConfig, dataset: str, split_by: str) -> Path:
     root = Path(config.refer_root)
     if not root.is_dir():
         raise UserError(f"refer_root {root}: no such folder; give the one that holds the folder {dataset}")
-    there = {path.name[len("refs(") : -len(").p")]: path for path in sorted((root / dataset).glob("refs(*).p"))}
+    files = [path for pattern in REFS_FILES for path in sorted((root / dataset).glob(pattern))]
+    there = {path.name.partition("(")[2].rpartition(")")[0]: path for path in files}
     if not there:
         raise UserError(_no_such_set(root, dataset))
     wanted = split_by or USUAL_SPLIT_BY.get(dataset, "")
@@ -189,9 +194,10 @@ def _refs_path(config: DataConfig, dataset: str, split_by: str) -> Path:
 
 def _no_such_set(root: Path, dataset: str) -> str:
     if dataset in USUAL_SPLIT_BY:
-        files = f"refs({USUAL_SPLIT_BY[dataset]}).p and {INSTANCES}"
+        refs = "grefs(unc).json" if dataset == "grefcoco" else f"refs({USUAL_SPLIT_BY[dataset]}).p"
+        files = f"{refs} and {INSTANCES}"
         return f"{root / dataset}: no data set there; put its {files} there, or give another refer_root"
-    there = {path.parent.name for path in root.glob("*/refs(*).p")}
+    there = {path.parent.name for pattern in REFS_FILES for path in root.glob(f"*/{pattern}")}
     closest = nearest(dataset, sorted({*USUAL_SPLIT_BY, MIX, *there}))
     listed = ", ".join(sorted(there)) or "no data set"
     return f"dataset {dataset}: no such data set; did you mean {closest}? ({root} holds {listed})"
@@ -200,6 +206,8 @@ def _no_such_set(root: Path, dataset: str) -> str:
 @lru_cache(maxsize=SETS_KEPT)
 def _read_set(path: Path) -> tuple[SetRef, ...]:
     """The refs of a REFER set that have sentences; instances.json lies beside them. Raises UserError."""
+    if path.suffix == ".json":
+        return tuple(_general_refs(path))
     kinds = _read_kinds(path.with_name(KINDS))
     return tuple(_set_refs(read_refs(path), Instances(path.with_name(INSTANCES)), kinds, path))
 
@@ -223,6 +231,15 @@ def _set_refs(refs: Iterable[Ref], instances: Instances, kinds: dict[str, tuple[
                 sentences=tuple(sentence.sent for sentence in ref.sentences),
                 tags=tuple(kinds.get(str(sentence.sent_id), ()) for sentence in ref.sentences) if kinds else (),
             )
+
+
+def _general_refs(path: Path) -> Iterator[SetRef]:
+    """The refs of a gRefCOCO set; masks are unions of targets, empty without one. Raises UserError."""
+    for image in read_grefcoco(path, None):
+        for ref in image.objects:
+            if ref.sentences:
+                name = f"{image.name}, ref {ref.ref_id}"
+                yield SetRef(name, image.split, image.name, ref.mask.decode, ref.sentences, ())
 
 
 def _decode_mask(segmentation: bytes, image: ListedImage, name: str) -> np.ndarray:

@@ -53,12 +53,17 @@ class Results:
 
     @classmethod
     def of(cls, scores: Sequence[SentenceScore]) -> Results:
-        """Of at least one sentence, the same in any order. Raises UserError when there is none."""
+        """Of at least one sentence, the same in any order; with gRefCOCO's figures where a sentence has no target.
+
+        Raises UserError when there is none.
+        """
+        general = any(score.original.no_target for score in scores)
         groups: dict[str, list[SentenceScore]] = defaultdict(list)
         for score in scores:
             for tag in score.tags:
                 groups[tag].append(score)
-        return cls(*_at_both_sizes(scores), {tag: cls(*_at_both_sizes(groups[tag]), {}) for tag in sorted(groups)})
+        by_tag = {tag: cls(*_at_both_sizes(groups[tag], general), {}) for tag in sorted(groups)}
+        return cls(*_at_both_sizes(scores, general), by_tag)
 
     @property
     def named(self) -> dict[str, Any]:
@@ -283,5 +288,6 @@ def _images(model: RisModel, targets: Sequence[Target], workers: int) -> Iterato
         raise UserError(f"cannot evaluate {reason_of(error)}") from error
 
 
-def _at_both_sizes(scores: Sequence[SentenceScore]) -> tuple[Scores, Scores]:
-    return Scores.of([score.model_size for score in scores]), Scores.of([score.original for score in scores])
+def _at_both_sizes(scores: Sequence[SentenceScore], general: bool) -> tuple[Scores, Scores]:
+    model_size, original = [score.model_size for score in scores], [score.original for score in scores]
+    return Scores.of(model_size, general), Scores.of(original, general)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pseudo_ris.errors import UserError
-from pseudo_ris.ris.evaluation.metrics import THRESHOLDS, Overlap, Scores
+from pseudo_ris.ris.evaluation.metrics import LEAST_PIXELS, THRESHOLDS, Overlap, Scores
 
 
 def of(*pairs: tuple[int, int]) -> Scores:
@@ -74,3 +74,64 @@ def test_figures_are_named():
 def test_no_predictions_have_no_figures():
     with pytest.raises(UserError, match="no expression to evaluate"):
         of()
+
+
+def rela(predictions: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Oracle: sample by sample as ReLA's evaluator counts, with its "no target" output being few pixels."""
+    iou_sum = intersections = unions = 0.0
+    count = {"TP": 0, "TN": 0, "FP": 0, "FN": 0}
+    for predicted, truth in predictions:
+        says_none = predicted.sum() < LEAST_PIXELS
+        shared, either = (predicted & truth).sum(), (predicted | truth).sum()
+        if not truth.any():
+            count["TP" if says_none else "FN"] += 1
+            iou_sum += says_none
+            unions += 0 if says_none else either
+        else:
+            count["FP" if says_none else "TN"] += 1
+            shared = 0 if says_none else shared
+            iou_sum += shared / either
+            intersections, unions = intersections + shared, unions + either
+    return {
+        "gIoU": iou_sum / len(predictions),
+        "cIoU": intersections / unions,
+        "N-acc": count["TP"] / (count["TP"] + count["FN"]),
+        "T-acc": count["TN"] / (count["TN"] + count["FP"]),
+    }
+
+
+def square(side: int, left: int = 0) -> np.ndarray:
+    mask = np.zeros((40, 60), bool)
+    mask[:side, left : left + side] = True
+    return mask
+
+
+def test_grefcocos_figures_by_hand():
+    none = square(0)
+    overlaps = [
+        Overlap.of(square(10), square(10)),  # found: 100 of 100 pixels
+        Overlap.of(square(10), square(10, 5)),  # half of it: 50 of 150
+        Overlap.of(square(5), square(10)),  # 25 pixels say that there is none: 0 of 100
+        Overlap.of(none, none),  # recognised: 1
+        Overlap.of(square(7), none),  # 49 pixels, recognised
+        Overlap.of(square(8), none),  # answered: 0 of 64
+    ]
+    named = Scores.of(overlaps, general=True).named
+    assert named["gIoU"] == pytest.approx((1 + 1 / 3 + 0 + 1 + 1 + 0) / 6)
+    assert named["cIoU"] == pytest.approx(150 / (100 + 150 + 100 + 64))
+    assert (named["N-acc"], named["T-acc"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert list(named)[-1] == "count" and "gIoU" not in Scores.of(overlaps).named
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_grefcocos_figures_are_those_of_relas_evaluator(seed):
+    random = np.random.default_rng(seed)
+    masks = [(square(int(a), int(shift)), square(int(b))) for a, b, shift in random.integers(0, 16, (40, 3)) * (1, 1, 2)]
+    masks += [(square(int(a)), square(0)) for a in random.integers(0, 12, 10)]
+    named = Scores.of([Overlap.of(*pair) for pair in masks], general=True).named
+    assert {name: named[name] for name in ("gIoU", "cIoU", "N-acc", "T-acc")} == pytest.approx(rela(masks))
+
+
+def test_without_a_sentence_that_lacks_a_target_both_accuracies_are_0_as_in_rela():
+    named = Scores.of([Overlap.of(square(10), square(10))], general=True).named
+    assert (named["gIoU"], named["cIoU"], named["N-acc"], named["T-acc"]) == (1.0, 1.0, 0.0, 0.0)
