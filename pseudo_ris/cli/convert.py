@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.cli.sets import add_input, add_target, write_set
-from pseudo_ris.formats.registry import FORMATS
+from pseudo_ris.formats.registry import SOURCES
 
 
 def main(argv: Sequence[str]) -> int:
     """Converts with command-line options `argv`; returns the exit code. Raises UserError."""
     options = make_parser().parse_args(argv)
-    write_set(options, lambda: FORMATS[options.source_format].read(options.input, options.images))
+    write_set(options, lambda: SOURCES[options.source_format](options.input, options.images))
     return 0
 
 

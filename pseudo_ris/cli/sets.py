@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pseudo_ris.formats.registry import DATASET, FORMATS, Writing, check_existing, leaves_image_files, write_verified
+from pseudo_ris.formats.registry import DATASET, FORMATS, SOURCES, Writing, check_existing, leaves_image_files, write_verified
 from pseudo_ris.io.images import require_outside
 from pseudo_ris.pairs.pair_set import PairImage
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="source_format", choices=tuple(FORMATS), required=True, help="format of IN")
+    parser.add_argument("--from", dest="source_format", choices=tuple(SOURCES), required=True, help="format of IN")
     parser.add_argument("input", metavar="IN", type=Path, help="the set: a file or a folder")
     parser.add_argument(
         "--images", type=Path, help="folder of the images (default: IN/images); not needed where the format holds them"

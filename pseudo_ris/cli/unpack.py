@@ -11,7 +11,7 @@ from pathlib import Path
 from pseudo_ris.cli.parsing import CommandParser
 from pseudo_ris.cli.sets import add_input
 from pseudo_ris.formats.outputs import require_free
-from pseudo_ris.formats.registry import FORMATS
+from pseudo_ris.formats.registry import SOURCES
 from pseudo_ris.formats.unpack import unpack
 from pseudo_ris.io.images import require_outside
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     if options.images:
         require_outside(options.out, options.images, "OUT")
     require_free(options.out)
-    totals = unpack(FORMATS[options.source_format].read(options.input, options.images), options.out)
+    totals = unpack(SOURCES[options.source_format](options.input, options.images), options.out)
     print(f"{totals.images} images, {totals.objects} masks, written to images and masks in {options.out}")
     return 0
 

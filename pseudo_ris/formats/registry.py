@@ -14,6 +14,8 @@ from pseudo_ris.formats.etris import ANNS, is_serialized, read_anns, read_lmdb, 
 from pseudo_ris.formats.grefcoco import read_grefcoco, write_grefcoco
 from pseudo_ris.formats.outputs import OTHER_PLACE, image_bytes, new_place
 from pseudo_ris.formats.parquet import read_parquet, write_parquet
+from pseudo_ris.formats.phrasecut import read_phrasecut
+from pseudo_ris.formats.refcoco_m import read_refcoco_m
 from pseudo_ris.formats.refer_set import read_refer, write_refer
 from pseudo_ris.formats.webdataset import read_webdataset, write_webdataset
 from pseudo_ris.pairs.pair_set import PairImage, PairObject
@@ -85,6 +87,14 @@ FORMATS: dict[str, Format] = {
         has_form=lambda out, how: any(out.glob(f"{how.dataset}-*.tar")),
     ),
 }
+
+Reader = Callable[[Path, Path | None], Iterator[PairImage]]
+SOURCES: dict[str, Reader] = {
+    **{name: form.read for name, form in FORMATS.items()},
+    "phrasecut": read_phrasecut,
+    "refcoco-m": read_refcoco_m,
+}
+"""The formats that are read: all that are written, and published sets that are only read."""
 
 
 def leaves_image_files(name: str, how: Writing) -> bool:
