@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from pseudo_ris.formats.refs import read_refs
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("pseudo_ris", "configs", "third_party/weights.yaml", "pyproject.toml", "setup.py", "README.md", "LICENSE")
@@ -96,3 +100,14 @@ def test_every_command_of_an_installed_wheel_has_help(installed, tmp_path):
     assert "usage: pseudo-ris masks" in run([installed / "pseudo-ris", "masks", "--help"], tmp_path)
     run([installed / "python", "-c", EVERY_HELP], tmp_path)
     assert ".cache/pseudo-ris/weights" in run([installed / "pseudo-ris", "weights", "--help"], tmp_path)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_tells_about_itself_and_runs_the_snippet_of_the_readme(installed, tmp_path):
+    said = run([installed / "pseudo-ris", "info"], tmp_path)
+    assert re.search(r"^pseudo-ris +\d", said) and re.search(r"^torch +\d", said, re.MULTILINE)
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    Image.open(ROOT / "datasets" / "demo" / "images" / "scene_00000.png").convert("RGB").save(tmp_path / "photo.jpg")
+    run([installed / "python", "-c", snippet], tmp_path)
+    (exported,) = (tmp_path / "out" / "photo").glob("*/refs(*).p")
+    assert read_refs(exported)
