@@ -51,28 +51,50 @@ EVERYTHING = 0.0
 class Row:
     """A line of the table.
 
-    judge: of a model without training, see ZeroShot; "": a trained one. preset: that selects the pairs; "": the ground truth.
+    judge: of a model without training, see ZeroShot; "": a trained one. preset: that selects the pairs; "": no pairs.
+    fraction: share of the training images whose ground truth is used.
     """
 
     name: str
     judge: str = ""
     preset: str = ""
+    fraction: float = 0.0
+
+    @property
+    def stem(self) -> str:
+        """What the folders of its models begin with."""
+        mixed = self.fraction > 0 and (self.preset or self.fraction < 1)
+        return (self.preset or "ground_truth") + (f"_{self.fraction:g}" if mixed else "")
 
     def options(self, out: Path) -> list[str]:
-        """Options of `pseudo-ris train` for this row."""
-        if not self.preset:
-            return []
-        options = [f"--data.pairs={selected(out, self.preset)}", f"--data.pair_masks={out / 'masks'}"]
-        options += [f"--data.pair_images={out / 'world' / 'images' / 'train'}", f"--data.threshold={EVERYTHING}"]
-        return [*options, "--data.fraction=0"]  # of the set, only the validation split is used, to choose the checkpoint
+        """Options of `pseudo-ris train` for this row. The set's validation split always chooses the checkpoint."""
+        options = [f"--data.fraction={self.fraction:g}"]
+        if self.preset:
+            options += [f"--data.pairs={selected(out, self.preset)}", f"--data.pair_masks={out / 'masks'}"]
+            options += [f"--data.pair_images={out / 'world' / 'images' / 'train'}", f"--data.threshold={EVERYTHING}"]
+        return options
 
 
 ZERO_SHOT, LISTENER = Row("zero-shot, CLIP", judge="clip"), Row("zero-shot, listener", judge="listener")
 PAPER, RECOMMENDED = Row("paper's pairs", preset="paper"), Row("recommended pairs", preset="recommended")
-GROUND_TRUTH = Row("ground truth")
+GROUND_TRUTH = Row("ground truth", fraction=1.0)
 ROWS = (ZERO_SHOT, LISTENER, PAPER, RECOMMENDED, GROUND_TRUTH)
 NAMED = {"zero_shot": ZERO_SHOT, "paper": PAPER, "pseudo": RECOMMENDED, "ground_truth": GROUND_TRUTH}
 """What rows are called in the command's last line."""
+
+
+def rows_of(percents: Sequence[float]) -> list[Row]:
+    """The rows of a semi-supervised comparison: each share of the ground truth, alone and with the recommended pairs.
+
+    percents: of the training images, above 0 and up to 100. Raises UserError for another.
+    """
+    rows = []
+    for percent in percents:
+        if not 0 < percent <= 100:
+            raise UserError(f"--semi {percent:g}: must be above 0 and up to 100, a share of the training images in percent")
+        alone = GROUND_TRUTH if percent == 100 else Row(f"{percent:g}% ground truth", fraction=percent / 100)
+        rows += [alone, Row(f"{percent:g}% ground truth and recommended pairs", preset="recommended", fraction=percent / 100)]
+    return rows
 
 
 def selected(out: Path, preset: str) -> Path:
@@ -177,7 +199,7 @@ def train_all(out: Path, rows: Sequence[Row], options: argparse.Namespace, machi
 
 
 def _folder(out: Path, row: Row, seed: int) -> Path:
-    return out / "models" / f"{row.preset or 'ground_truth'}_{seed}"
+    return out / "models" / f"{row.stem}_{seed}"
 
 
 def measure_all(out: Path, rows: Sequence[Row], seeds: Sequence[int], machine: Machine) -> dict[str, list[Results]]:

@@ -23,6 +23,7 @@ from pseudo_ris.lab.weakly_supervised import (
     Machine,
     last_line,
     print_table,
+    rows_of,
     summary,
 )
 from pseudo_ris.ris.config import TrainConfig
@@ -45,6 +46,16 @@ def test_rows_differ_in_what_their_names_say(tmp_path):
         assert Path(config.data.pairs).parent.name == row.preset
         assert config.model.name == "sam" and config.model == truth.model and config.schedule == truth.schedule
     assert set(configs) == {PAPER, RECOMMENDED}
+
+
+def test_a_semi_supervised_comparison_has_each_share_with_and_without_pairs(tmp_path):
+    rows = rows_of([10, 100])
+    configs = [config_of(row, tmp_path).data for row in rows]
+    assert [(config.fraction, bool(config.pairs)) for config in configs] == [(0.1, False), (0.1, True), (1, False), (1, True)]
+    assert rows[2] == GROUND_TRUTH
+    assert len({row.stem for row in [*rows, PAPER, RECOMMENDED]}) == 6, "each has folders of its own"
+    with pytest.raises(UserError, match="--semi 0: must be above 0"):
+        rows_of([0])
 
 
 def results(intersection: int, union: int) -> Results:
