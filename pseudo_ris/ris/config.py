@@ -133,6 +133,8 @@ class ScheduleConfig:
         batch_size: global number of samples of a step, over all processes.
         sentences: number of sentences of a sample. 1: a sample is a mask with one of its sentences. More: a sample is an image
             with that many sentences of its masks in turn, and the image tower runs once for all of them.
+        accumulate: number of parts in which a process computes its batch, one after another, to need less memory. Gradients and
+            losses are those of the whole batch.
         epochs: number of passes over the data.
         steps: number of steps, used instead of `epochs` when greater than 0.
     """
@@ -145,12 +147,17 @@ class ScheduleConfig:
     clip_norm: float = 1.0
     batch_size: int = 4
     sentences: int = 1
+    accumulate: int = 1
     epochs: int = 4
     steps: int = 0
 
     def __post_init__(self) -> None:
         require_positive(
-            learning_rate=self.learning_rate, batch_size=self.batch_size, sentences=self.sentences, epochs=self.epochs
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            sentences=self.sentences,
+            accumulate=self.accumulate,
+            epochs=self.epochs,
         )
         require_not_negative(weight_decay=self.weight_decay, warmup=self.warmup, clip_norm=self.clip_norm, steps=self.steps)
         require_share(tower_scale=self.tower_scale)

@@ -49,6 +49,9 @@ class Batches:
         size, sentences = config.schedule.batch_size, config.schedule.sentences
         if size % processes.count:
             raise UserError(f"schedule.batch_size: {size} cannot be dealt out to {processes.count} processes; give a multiple")
+        own, parts = size // processes.count, config.schedule.accumulate
+        if own % parts:
+            raise UserError(f"schedule.accumulate: {own} samples of a process cannot be computed in {parts} equal parts")
         self.seed = config.seed
         self.dataset: PairsDataset | GroupsDataset
         if is_grouped(config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pseudo_ris.ris.data.samples import Sample
 from pseudo_ris.ris.models.base import ImageFeatures, RisModel
 from pseudo_ris.ris.training.distributed import Processes
 from pseudo_ris.ris.training.ema import Average
-from pseudo_ris.ris.training.losses import training_loss
+from pseudo_ris.ris.training.losses import training_loss, truth_weight
 from pseudo_ris.ris.training.schedule import build_optimizer, set_learning_rate
 
 
@@ -61,13 +62,35 @@ class Learner:
         return self.average.model if self.average else self.model
 
     def gradients(self, batch: Sample) -> Outcome:
-        """Gradients of all processes' samples, clipped; the weights stay as they are. batch: this process's, see Batches."""
-        loss = self._loss(batch, self.together, self.processes.mean)
-        self.scaler.scale(loss).backward()
+        """Gradients of all processes' samples, clipped; the weights stay as they are. batch: this process's, see Batches.
+
+        With `schedule.accumulate` parts of the batch are computed one after another, and their gradients add up to the batch's.
+        """
+        parts = split_batch(batch, self.config.schedule.accumulate)
+        losses = []
+        for number, part in enumerate(parts):
+            with self._exchanging(last=number == len(parts) - 1):
+                loss = self._loss(part, self.together, self._mean_of(parts)) / len(parts)
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        loss = torch.stack(losses).sum()
         self.scaler.unscale_(self.optimizer)
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, self.config.schedule.clip_norm or float("inf"))
         return Outcome(loss.item(), norm.item())
+
+    def _mean_of(self, parts: Sequence[Sample]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What truth_loss divides by: the mean of the pixels' weights, over the processes and the parts."""
+        if len(parts) == 1:
+            return self.processes.mean
+        weights = [truth_weight(part["mask"], self.model.class_weights, self.model.drawn_every) for part in parts]
+        total = self.processes.mean(torch.stack(weights).mean().to(self.processes.device))
+        return lambda _: total
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[None]:
+        """Several processes exchange gradients once a step, after the last part."""
+        together = self.together
+        return together.no_sync() if isinstance(together, DistributedDataParallel) and not last else nullcontext()
 
     def diverges(self, outcome: Outcome) -> bool:
         """Whether the weights would be spoilt. fp16's infinite gradients are left out by `update`, which then scales less."""
@@ -153,3 +176,19 @@ def _alone(batch: Sample, place: int) -> Sample:
     if isinstance(images, torch.Tensor):
         return {**own, "image": images[image : image + 1]}
     return {**own, "image": tuple(each[image : image + 1] for each in images)}
+
+
+def split_batch(batch: Sample, count: int) -> list[Sample]:
+    """A batch as `count` batches with equally many images, which their sentences follow."""
+    if count == 1:
+        return [batch]
+    images = batch["image"]
+    image_parts = (
+        images.chunk(count) if isinstance(images, torch.Tensor) else zip(*(each.chunk(count) for each in images), strict=True)
+    )
+    rest = {name: values.chunk(count) for name, values in batch.items() if name != "image"}
+    parts = [{"image": part, **{name: values[at] for name, values in rest.items()}} for at, part in enumerate(image_parts)]
+    for part in parts:
+        if "owner" in part:
+            part["owner"] = part["owner"] - part["owner"][0]
+    return parts

@@ -77,6 +77,12 @@ def truth_loss(
     return _losses(logits, target, weights).sum() / mean(_weighted(target, weights).sum())
 
 
+def truth_weight(truth: torch.Tensor, weights: tuple[float, float], drawn_every: int = 1) -> torch.Tensor:
+    """The sum of the pixels' weights that truth_loss divides by, a scalar. For the arguments see there and RisModel."""
+    drawn = truth[::drawn_every]
+    return _weighted(torch.stack([1 - drawn, drawn], dim=1), weights).sum()
+
+
 def prediction_loss(logits: torch.Tensor, predicting: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
     """Cross-entropy with a prediction, classes weighted, at the resolution of `logits`: mean over pixels, not over weights.
 

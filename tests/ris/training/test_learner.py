@@ -15,7 +15,7 @@ from pseudo_ris.ris.models.build import build_model
 from pseudo_ris.ris.training.batches import Batches
 from pseudo_ris.ris.training.distributed import Processes
 from pseudo_ris.ris.training.ema import Average
-from pseudo_ris.ris.training.learner import Learner
+from pseudo_ris.ris.training.learner import Learner, split_batch
 from pseudo_ris.ris.training.losses import training_loss
 
 ONE = Processes(0, 1, torch.device("cpu"))
@@ -71,6 +71,39 @@ def test_gradients_are_clipped_to_a_norm_and_reported_before(clip_norm):
     left = torch.cat([parameter.grad.flatten() for parameter in learner.model.parameters()]).norm().item()
     assert outcome.norm > 0.01
     assert left == pytest.approx(clip_norm or outcome.norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("masking", [MaskingConfig(), MASKING], ids=["plain", "masked"])
+@pytest.mark.parametrize("sentences", [1, 2])
+def test_the_parts_of_a_batch_add_up_to_its_gradients(masking, sentences):
+    """Oracle: the whole batch in one part."""
+    found = []
+    for parts in (1, 2, 3):
+        schedule = ScheduleConfig(learning_rate=0.05, warmup=2, batch_size=6, accumulate=parts, sentences=sentences)
+        config = TrainConfig(schedule=schedule, workers=0, masking=masking, precision="fp32", ema=0.0)
+        learner = Learner(TinyModel(), config, 10, ONE)
+        outcome = learner.gradients(next(Batches(tiny_targets(6), learner.model, config, ONE).after(0)))
+        found.append((outcome.loss, outcome.norm, [each.grad for each in learner.model.parameters()]))
+    for loss, norm, gradients in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-6) and norm == pytest.approx(found[0][1], rel=1e-4)
+        for part, whole in zip(gradients, found[0][2], strict=True):
+            # A bias's gradient is a sum over all pixels in single precision, right to 3e-5 of it.
+            torch.testing.assert_close(part, whole, atol=1e-7, rtol=1e-4)
+
+
+def test_features_and_owners_are_split_with_their_sentences():
+    batch = {"image": (torch.arange(4.0), torch.arange(8).view(4, 2)), "owner": torch.arange(4).repeat_interleave(2)}
+    batch["tokens"] = torch.arange(8)
+    first, second = split_batch(batch, 2)
+    assert [each.tolist() for each in second["image"]] == [[2, 3], [[4, 5], [6, 7]]]
+    assert first["owner"].tolist() == second["owner"].tolist() == [0, 0, 1, 1]
+    assert second["tokens"].tolist() == [4, 5, 6, 7]
+
+
+def test_a_batch_that_has_no_equal_parts_is_refused():
+    config = TrainConfig(schedule=ScheduleConfig(batch_size=6, accumulate=4), workers=0)
+    with pytest.raises(UserError, match=r"schedule\.accumulate: 6 samples of a process cannot be computed in 4 equal parts"):
+        Batches(tiny_targets(6), TinyModel(), config, ONE)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
