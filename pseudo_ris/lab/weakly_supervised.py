@@ -168,7 +168,7 @@ def make_features(out: Path, machine: Machine) -> None:
     """Computes what the frozen image tower says of the training images, before several trainings ask for the same."""
     parts = range(machine.workers)
     start = partial(torch.set_num_threads, machine.threads)
-    map_in_processes(partial(_fill_part, out, machine.workers), list(parts), machine.workers, start=start)
+    list(map_in_processes(partial(_fill_part, out, machine.workers), list(parts), machine.workers, start=start))
 
 
 def _fill_part(out: Path, parts: int, part: int) -> None:
