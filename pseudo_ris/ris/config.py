@@ -208,10 +208,10 @@ class EvaluateConfig:
     """Evaluation of a checkpoint, on the data set it was trained on or, with `dataset`, on any other; or of no training at all.
 
     Args:
+        checkpoint: best.pt or last.pt of a training.
         model: "checkpoint"; or without training a choice among stage 1's masks: "zero-shot" (by CLIP, of the object alone and
             with its surroundings, after Yu et al., CVPR 2023) or "listener" (by CoCa's likelihood of the sentence).
         preset: of the models that choose: "demo" (embedded), "default", "paper" or a YAML file. Not with a checkpoint.
-        checkpoint: best.pt or last.pt of a training.
         dataset: a folder of `refer_root`: refcoco, refcoco+, refcocog or any other; refcocom mixes the three; "": that of the
             training, with its annotation.
         split_by: the set's annotation: unc, umd or google; "": the only one there, or the usual one.
@@ -225,9 +225,9 @@ class EvaluateConfig:
         device: "auto" uses CUDA if available.
     """
 
+    checkpoint: str = "ris/run/best.pt"
     model: Literal["checkpoint", "zero-shot", "listener"] = "checkpoint"
     preset: str = "demo"
-    checkpoint: str = "ris/run/best.pt"
     dataset: str = ""
     split_by: str = ""
     refer_root: str = ""
