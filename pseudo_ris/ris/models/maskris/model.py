@@ -77,16 +77,17 @@ class MaskRis(RisModel):
         return self.tokenizer.pieces
 
     def image_features(self, images: torch.Tensor) -> ImageFeatures:
-        """See RisModel: the maps of strides 4, 8, 16 and 32."""
-        return tuple(self.image(images))
+        """See RisModel: Swin's map of stride 32, which the prompts read, and the decoder's four maps."""
+        maps = self.image(images)
+        return maps[-1], *self.decoder.prepare(maps)
 
     def from_features(
         self, features: ImageFeatures, tokens: torch.Tensor, attention: torch.Tensor, owners: torch.Tensor | None = None
     ) -> torch.Tensor:
         """See RisModel. Logits are at stride 4."""
-        maps = rows_of(features, owners)
-        words = self.language(tokens, attention, maps[-1])
-        return self.decoder(maps, words, attention).float()
+        coarsest, *prepared = rows_of(features, owners)
+        words = self.language(tokens, attention, coarsest)
+        return self.decoder.decode(prepared, words, attention).float()
 
     def upsampled(self, logits: torch.Tensor, side: int) -> torch.Tensor:
         """See RisModel. Bilinear with aligned corners, as in the release."""

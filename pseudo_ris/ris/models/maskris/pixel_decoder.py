@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pseudo_ris.ris.models.base import ImageFeatures
 from pseudo_ris.ris.models.maskris.attention import ClampedAttention, DeformableAttention, relative_positions
 from pseudo_ris.ris.models.maskris.initialisation import draw_convolution, draw_linear
 from pseudo_ris.ris.models.maskris.language import with_prompts
@@ -84,30 +85,39 @@ class PixelDecoder(nn.Module):
 
     def forward(self, maps: Sequence[torch.Tensor], words: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
         """maps: see Swin. words: float [B, L, width]. attention: bool [B, L]. Returns logits [B, 2, S / 4, S / 4]."""
+        return self.decode(self.prepare(maps), words, attention)
+
+    def prepare(self, maps: Sequence[torch.Tensor]) -> ImageFeatures:
+        """The four maps at the decoder's width, once an image: those of strides 32, 16, 8 and 4."""
         finest, *others = maps
-        pixels, places, shapes = self._flattened(others[::-1])
+        reduced = (reduce(each) for reduce, each in zip(self.inputs, reversed(others), strict=True))
+        return *reduced, self.lateral(finest)
+
+    def decode(self, prepared: Sequence[torch.Tensor], words: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+        """prepared: see `prepare`, of each sentence's image. For the rest see `forward`."""
+        *others, lateral = prepared
+        pixels, places, shapes = self._flattened(others)
         words = torch.cat([self.words(words), self.prompts.weight.expand(len(words), -1, -1)], dim=1)
         kept = with_prompts(attention, PROMPTS)
         for layer in self.layers:
             pixels, words = layer(pixels, words, places, kept, shapes)
         height, width = shapes[-1]
         eighth = pixels[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
-        features = self._mask_features(finest, eighth)
+        features = self._mask_features(lateral, eighth)
         return torch.einsum("bqc,bchw->bqhw", self._queries(words), features)
 
     def _flattened(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, int]]]:
         """Pixels of all levels in a row, where they are, and the levels' shapes."""
         shapes = [(each.shape[2], each.shape[3]) for each in maps]
-        pixels = [reduce(each).flatten(2).transpose(1, 2) for reduce, each in zip(self.inputs, maps, strict=True)]
+        pixels = [each.flatten(2).transpose(1, 2) for each in maps]
         places = [
             relative_positions(level.numel(), shape, level.device) + level
             for level, shape in zip(self.levels.weight, shapes, strict=True)
         ]
         return torch.cat(pixels, dim=1), torch.cat(places), shapes
 
-    def _mask_features(self, finest: torch.Tensor, eighth: torch.Tensor) -> torch.Tensor:
+    def _mask_features(self, lateral: torch.Tensor, eighth: torch.Tensor) -> torch.Tensor:
         """What the queries are compared with, at stride 4."""
-        lateral = self.lateral(finest)
         upsampled = functional.interpolate(eighth, lateral.shape[2:], mode="bilinear", align_corners=False)
         return self.mask_features(self.joined(lateral + upsampled))
 
