@@ -62,7 +62,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--world-seed", type=int, default=0, help="seed of the drawn scenes")
     for split, count in (("train", 2000), ("val", 60), ("test", 100)):
         parser.add_argument(f"--{split}", type=int, default=count, help="scenes")
-    parser.add_argument("--steps", type=int, default=3000, help="steps of each training, whatever the number of masks")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each training, whatever the number of masks")
     parser.add_argument(
         "--semi", type=float, nargs="+", metavar="PERCENT", help="shares of the ground truth, with and without pairs"
     )
