@@ -196,7 +196,8 @@ def train_all(out: Path, rows: Sequence[Row], options: argparse.Namespace, machi
         if not row.judge
     ]
     # All at once, since the last of three on two cores would leave one idle; each takes one thread and 1 GiB.
-    replace(machine, workers=max(machine.workers, len(rows))).run(jobs, out / "logs" / "training")
+    together = machine if machine.workers == 1 else replace(machine, workers=max(machine.workers, len(jobs)))
+    together.run(jobs, out / "logs" / "training")
 
 
 def _folder(out: Path, row: Row, seed: int) -> Path:
