@@ -119,8 +119,13 @@ class Machine:
         Raises UserError with the last line of a failed one.
         """
         with ThreadPoolExecutor(self.workers) as pool:
-            for ended in [pool.submit(self._run, job, log / f"{number}.log") for number, job in enumerate(jobs)]:
-                ended.result()
+            started = [pool.submit(self._run, job, log / f"{number}.log") for number, job in enumerate(jobs)]
+            try:
+                for each in started:
+                    each.result()
+            except BaseException:  # also Ctrl-C: what has not begun shall not begin
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _run(self, job: Sequence[str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -93,6 +93,13 @@ def test_a_failed_command_is_named_with_its_reason(tmp_path):
         Machine(1).run([job], tmp_path)
 
 
+def test_after_a_failure_no_further_command_begins(tmp_path):
+    jobs = [["-c", "raise SystemExit(1)"], *(["-c", f"open(r'{tmp_path / name}', 'w')"] for name in "abc")]
+    with pytest.raises(UserError, match=r"0\.log: ended with exit code 1"):
+        Machine(1).run(jobs, tmp_path / "logs")
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.slow
 def test_the_whole_way_and_once_more(tmp_path, monkeypatch, capsys):
     """With one row of each kind; the others differ in options only, see above, and take a process each."""
