@@ -119,7 +119,7 @@ def step(model: MaskRis, batch: dict[str, torch.Tensor], expected: dict[str, np.
     for hook in hooks:
         hook.remove()
     count, side = len(batch["image"]), batch["image"].shape[-1]
-    low, hidden_low = seen["logits"].detach().split(count)
+    low, hidden_low = seen["logits"][0].detach().split(count)  # beside them is a loss of the model's own
     full = model.upsampled(low, side)
     return Run(
         expected,
