@@ -107,7 +107,7 @@ def training_ratio(config: TrainConfig, targets: list[Target], steps: int, folde
     """Seconds a step of the reference and of today's training, and the relative difference of the first losses."""
     here = Processes(0, 1, CPU)
     model = build_model(config.model, 0)
-    kept = FeatureCache(folder, model).fill(targets, CPU) if model.frozen_images else []
+    kept = FeatureCache(folder, model).fill(targets, here) if model.frozen_images else []
     plain, grouped = (iter(Batches(targets, model, config, here, files).after(0)) for files in ([], kept))
     learners = [Learner(build_model(config.model, 0), config, steps + 2, here) for _ in range(2)]
     before = now = 0.0

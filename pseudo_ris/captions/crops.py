@@ -12,6 +12,8 @@ from pseudo_ris.config import CropConfig
 from pseudo_ris.io.boxes import box_of
 from pseudo_ris.records import Box
 
+OBJECT_VIEWS = ("masked", "image_1.2")
+"""The object alone, and with some of what surrounds it: the local and the global view of Yu et al. (CVPR 2023)."""
 CROP_SETS = ("masked", "image_1.0", "image_1.1", "image_1.2")
 
 # What the images of CLIP's and CoCa's training were normalised with, RGB in [0, 1] (Radford et al. 2021).

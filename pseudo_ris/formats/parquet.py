@@ -57,12 +57,12 @@ def read_parquet(path: Path, images: Path | None = None) -> Iterator[PairImage]:
 
 
 def _read_rows(path: Path) -> Iterator[PairImage]:
-    with _reading(path):
+    with reading(path):
         file = _open(path)
     row = 0
     stamp = path.stat().st_mtime_ns
     for group in range(file.num_row_groups):
-        with _reading(path):
+        with reading(path):
             entries = file.read_row_group(group, ENTRY_COLUMNS).to_pylist()
         for position, entry in enumerate(entries):
             yield image_of(entry, partial(_read_image, path, stamp, group, position), f"{path}, row {row}")
@@ -70,15 +70,15 @@ def _read_rows(path: Path) -> Iterator[PairImage]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns any exception, which damaged files can cause in pyarrow, into a UserError."""
+def reading(path: Path, kind: str = "Parquet file of pairs") -> Iterator[None]:
+    """Turns any exception, which damaged files can cause in pyarrow, into a UserError. kind: what the file should be."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: not a Parquet file of pairs ({reason}); get the file again") from error
+        raise UserError(f"{path}: not a {kind} ({reason}); get the file again") from error
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -95,7 +95,7 @@ def _read_image(path: Path, stamp: int, group: int, position: int) -> bytes:
     """Returns the image of one row. Raises BadInputError."""
     try:
         data = _image_column(path, stamp, group)[position]["bytes"].as_py()
-    except Exception as error:  # see _reading
+    except Exception as error:  # see reading
         raise BadInputError(f"{path}, row group {group}: images cannot be read ({type(error).__name__})") from error
     if data is None:
         raise BadInputError(f"{path}, row {position} of row group {group}: has no image; get the file again")

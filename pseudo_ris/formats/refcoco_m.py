@@ -14,9 +14,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pseudo_ris.errors import BadInputError, UserError
+from pseudo_ris.formats.parquet import reading
 from pseudo_ris.io.json_fields import entries_of, field
 from pseudo_ris.pairs.pair_set import PairImage, PairObject, Rle, checked_images
 
+KIND = "Parquet file of RefCOCO-M"
 COLUMNS = ("image", "image_id", "file_name", "samples")
 
 
@@ -35,20 +37,17 @@ def read_refcoco_m(path: Path, images: Path | None = None) -> Iterator[PairImage
 
 def _images_of(path: Path, sentences: Iterator[int]) -> Iterator[PairImage]:
     split, row = path.stem.partition("-")[0], 0
-    try:
+    with reading(path, KIND):
         file = pq.ParquetFile(path)
         missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
-        if missing:
-            raise UserError(f"{path}: column {missing[0]} is missing; give a file of RefCOCO-M")
-        for group in range(file.num_row_groups):
-            for entry in file.read_row_group(group, list(COLUMNS)).to_pylist():
-                yield _image(entry, split, f"{path}, row {row}", sentences)
-                row += 1
-    except UserError:
-        raise
-    except Exception as error:  # what damaged files cause in pyarrow
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: not a Parquet file of RefCOCO-M ({reason}); get the file again") from error
+    if missing:
+        raise UserError(f"{path}: column {missing[0]} is missing; give a file of RefCOCO-M")
+    for group in range(file.num_row_groups):
+        with reading(path, KIND):
+            entries = file.read_row_group(group, list(COLUMNS)).to_pylist()
+        for entry in entries:
+            yield _image(entry, split, f"{path}, row {row}", sentences)
+            row += 1
 
 
 def _image(entry: dict[str, Any], split: str, where: str, sentences: Iterator[int]) -> PairImage:

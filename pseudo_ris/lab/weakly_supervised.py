@@ -26,6 +26,7 @@ from pseudo_ris.ris.data.targets import Target, by_image
 from pseudo_ris.ris.evaluation.scores import Results, tally, tally_masks
 from pseudo_ris.ris.models.build import build_model
 from pseudo_ris.ris.models.checkpoints import BEST, load_model
+from pseudo_ris.ris.training.distributed import Processes
 from pseudo_ris.ris.training.feature_cache import FeatureCache
 from pseudo_ris.stages.pipeline import Pipeline
 from pseudo_ris.stages.settings import parse_config
@@ -181,7 +182,7 @@ def _fill_part(out: Path, parts: int, part: int) -> None:
     config = parse_config(TrainConfig, [f"--config={CONFIG}"])
     targets = split_targets(_world(out), "train")
     own = [targets[places[0]] for places in by_image(targets)][part::parts]
-    FeatureCache(out / "features", build_model(config.model, 0)).fill(own, torch.device("cpu"))
+    FeatureCache(out / "features", build_model(config.model, 0)).fill(own, Processes(0, 1, torch.device("cpu")))
 
 
 def _world(out: Path) -> DataConfig:

@@ -8,16 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pseudo_ris.captions.crops import cut_crops
+from pseudo_ris.captions.crops import OBJECT_VIEWS, cut_crops
 from pseudo_ris.captions.listener import log_likelihoods
 from pseudo_ris.ris.config import DataConfig, EvaluateConfig
 from pseudo_ris.ris.data.targets import Target
 from pseudo_ris.ris.evaluation.scores import Prediction, SentenceScore, tally_masks
 from pseudo_ris.ris.evaluation.split_results import evaluate_splits
 from pseudo_ris.stages.pipeline import Pipeline
-
-CROPS = ("masked", "image_1.2")
-"""The object alone, and with some of what surrounds it: the local and the global view of Yu et al. (CVPR 2023)."""
 
 
 class ZeroShot:
@@ -42,7 +39,7 @@ class ZeroShot:
     def scores(self, image: np.ndarray, masks: np.ndarray, sentences: Sequence[str]) -> torch.Tensor:
         """How well each sentence fits each mask, float [N, M] on the CPU. masks: bool [M, H, W], M > 0."""
         of_crops = self._similarities if self.judge == "clip" else self._likelihoods
-        return sum(of_crops(image, masks, crops, sentences) for crops in CROPS)
+        return sum(of_crops(image, masks, crops, sentences) for crops in OBJECT_VIEWS)
 
     def _similarities(self, image: np.ndarray, masks: np.ndarray, crop_set: str, sentences: Sequence[str]) -> torch.Tensor:
         scorer, config = self.pipeline.scorer, self.pipeline.caption_settings.crops

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pseudo_ris.captions.crops import cut_crop
+from pseudo_ris.captions.crops import OBJECT_VIEWS, cut_crop
 from pseudo_ris.cli.main import main
 from pseudo_ris.lab.refer_world import draw_world, write_world
 from pseudo_ris.stages.pipeline import Pipeline
-from pseudo_ris.stages.zero_shot import CROPS, ZeroShot
+from pseudo_ris.stages.zero_shot import ZeroShot
 from pseudo_ris.world.scenes import draw_scene
 
 SENTENCES = ["a red ball", "the small striped duck in the picture", "a tree"]
@@ -35,7 +35,7 @@ def test_clip_judges_by_the_cosines_of_both_crops(pipeline, scene):
     texts = normalize(model.encode_text(pipeline.scorer.tokenizer(SENTENCES)), dim=1)
     expected = torch.zeros(len(SENTENCES), len(scene.masks))
     for column, mask in enumerate(scene.masks):
-        for crops in CROPS:
+        for crops in OBJECT_VIEWS:
             crop = cut_crop(scene.image, mask, crops, pipeline.scorer.image_size, config)
             expected[:, column] += texts @ normalize(model.encode_image(crop[None]), dim=1)[0]
     found = ZeroShot(pipeline).scores(scene.image, np.array(scene.masks), SENTENCES)
@@ -49,7 +49,7 @@ def test_the_listener_judges_by_the_likelihood_of_the_whole_sentence(pipeline, s
     for row, sentence in enumerate(SENTENCES):
         ids = torch.tensor([[captioner.start, *captioner.tokenizer.encode(sentence), captioner.end]])
         for column, mask in enumerate(scene.masks):
-            for crops in CROPS:
+            for crops in OBJECT_VIEWS:
                 crop = cut_crop(scene.image, mask, crops, captioner.image_size, config)
                 logits = captioner.model(crop[None], ids)["logits"][0]  # it reads no last token
                 logs = logits.log_softmax(-1)

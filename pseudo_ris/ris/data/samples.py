@@ -63,7 +63,6 @@ class PairsDataset(Dataset[Sample]):
         self.seed = seed
         self.form = form
         self.tokenizer = tokenizer or ClipTokenizer()
-        self._mean, self._std = (np.array(channels, np.float32) for channels in (form.mean, form.std))
         self._epoch = _shared_epoch()
 
     def set_epoch(self, epoch: int) -> None:
@@ -75,11 +74,9 @@ class PairsDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         target = self.targets[index]
-        pixels, mask = decode_image(target.read_image(), target.name), target.read_mask()
-        _check_size(target, mask, pixels)
+        pixels, (mask,) = image_and_masks([target])
         frame = frame_of(self.form.frame, *mask.shape, self.form.input_size)
-        image = torch.from_numpy(frame.image(pixels, self._mean, self._std))
-        sample = {"image": image, "index": torch.tensor(index)}
+        sample = {"image": framed_image(pixels, self.form), "index": torch.tensor(index)}
         if self.mode == "train":
             tokens, attention = self.tokenizer([self._drawn(index, target.sentences)])
             framed = torch.from_numpy(frame.mask(mask))
@@ -135,7 +132,8 @@ class GroupsDataset(Dataset[Sample]):
         places = np.resize(group, self.sentences)
         shown = [self.targets[place] for place in group[: self.sentences]]
         if self.features:
-            image, masks = read_features(self.features[index]), [_mask_of(target) for target in shown]
+            image, size = read_features(self.features[index])
+            masks = [_mask_of(target, size) for target in shown]
         else:
             pixels, masks = image_and_masks(shown)
             image = framed_image(pixels, self.form)
@@ -202,26 +200,26 @@ def image_and_masks(targets: Sequence[Target]) -> tuple[np.ndarray, list[np.ndar
     first = targets[0]
     with _naming(first):
         pixels = decode_image(first.read_image(), first.name)
-    masks = []
-    for target in targets:
-        masks.append(_mask_of(target))
-        with _naming(target):
-            _check_size(target, masks[-1], pixels)
-    return pixels, masks
+    return pixels, [_mask_of(target, pixels.shape[:2]) for target in targets]
 
 
-def _mask_of(target: Target) -> np.ndarray:
-    """Its mask, bool [H, W]. Raises BadInputError."""
+def _mask_of(target: Target, size: tuple[int, ...]) -> np.ndarray:
+    """Its mask, bool [H, W]. size: of its image, height and width. Raises BadInputError."""
     with _naming(target):
-        return target.read_mask()
+        mask = target.read_mask()
+        if mask.shape != size:
+            raise BadInputError(f"{_size(mask.shape)} pixels, its image has {_size(size)}; make it from this image")
+        return mask
 
 
 @contextmanager
 def _naming(target: Target) -> Iterator[None]:
-    """Has a BadInputError name the target."""
+    """Has a BadInputError name the target, unless it does."""
     try:
         yield
     except BadInputError as error:
+        if str(error).startswith(target.name):
+            raise
         raise BadInputError(f"{target.name}: {error}") from error
 
 
@@ -245,11 +243,6 @@ def reason_of(error: BadInputError) -> str:
     return str(error).splitlines()[-1].rpartition("BadInputError: ")[2]
 
 
-def _check_size(target: Target, mask: np.ndarray, pixels: np.ndarray) -> None:
-    if pixels.shape[:2] != mask.shape:
-        raise BadInputError(f"{target.name}: {_size(mask)} pixels, its image has {_size(pixels)}; make it from this image")
-
-
-def _size(pixels: np.ndarray) -> str:
-    height, width = pixels.shape[:2]
+def _size(shape: tuple[int, ...]) -> str:
+    height, width = shape
     return f"{width}x{height}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -160,3 +160,19 @@ class RisModel(nn.Module, ABC):
 def rows_of(features: ImageFeatures, owners: torch.Tensor | None) -> ImageFeatures:
     """The features of each sentence's image, N rows each; see RisModel.from_features."""
     return features if owners is None else tuple(feature[owners] for feature in features)
+
+
+def parameter_groups(
+    model: nn.Module, is_tower: Callable[[str], bool], decays: Callable[[str, nn.Parameter], bool]
+) -> list[dict[str, Any]]:
+    """Groups of RisModel.parameter_groups, of the parameters that learn. is_tower, decays: by a parameter's name."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((is_tower(name), decays(name, parameter)), []).append(parameter)
+    return [{"params": params, "tower": tower, "decay": decay} for (tower, decay), params in groups.items()]
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies to a parameter, where a model has no rule of its own: no biases, norms and embeddings."""
+    return parameter.ndim >= 2 and "embedding" not in name

@@ -22,6 +22,7 @@ from pseudo_ris.ris.data.features import pack_features
 from pseudo_ris.ris.data.samples import framed_image
 from pseudo_ris.ris.data.targets import Target, by_image
 from pseudo_ris.ris.models.base import RisModel
+from pseudo_ris.ris.training.distributed import Processes
 
 Made = TypeVar("Made")
 
@@ -41,22 +42,30 @@ class FeatureCache:
         self.model = model
         self.folder = folder / _tower_digest(model)[:16]
 
-    def fill(self, targets: Sequence[Target], device: torch.device) -> list[Path]:
-        """The file of each image of `by_image(targets)`; computes those that are missing, on `device`, where the model is.
+    def fill(self, targets: Sequence[Target], processes: Processes) -> list[Path]:
+        """The file of each image of `by_image(targets)`; computes those that are missing, each process its share.
 
-        Raises UserError that names a target whose image cannot be read.
+        To be called in all processes, with the model on their device. Raises UserError that names a target whose image cannot
+        be read.
         """
         first = [targets[places[0]] for places in by_image(targets)]
         paths = [self._path_of(target) for target in first]
         missing = {path: target for path, target in zip(paths, first, strict=True) if not path.is_file()}
+        if any(processes.gather(bool(missing))):
+            self._make(processes.share(list(missing.items())), processes.device)
+            processes.gather(None)
+            # What another process made is there, unless its disk is another one.
+            self._make([(path, target) for path, target in missing.items() if not path.is_file()], processes.device)
+        return paths
+
+    def _make(self, missing: Sequence[tuple[Path, Target]], device: torch.device) -> None:
         with ProgressBar("image features", len(missing), unit="images", leave=False) as bar:
-            for path, target in missing.items():
+            for path, target in missing:
                 content = _named(target, target.read_image)
                 pixels = _named(target, partial(decode_image, content, target.name))
-                image = framed_image(pixels, self.model.form)
-                write_atomic(path, pack_features(self.model.image_features(image[None].to(device))))
+                features = self.model.image_features(framed_image(pixels, self.model.form)[None].to(device))
+                write_atomic(path, pack_features(features, pixels.shape[:2]))
                 bar.update()
-        return paths
 
     def _path_of(self, target: Target) -> Path:
         return self.folder / f"{hashlib.sha256(_named(target, target.read_image)).hexdigest()}.safetensors"

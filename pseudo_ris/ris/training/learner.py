@@ -67,10 +67,10 @@ class Learner:
         With `schedule.accumulate` parts of the batch are computed one after another, and their gradients add up to the batch's.
         """
         parts = split_batch(batch, self.config.schedule.accumulate)
-        losses = []
+        losses, mean = [], self._mean_of(parts)
         for number, part in enumerate(parts):
             with self._exchanging(last=number == len(parts) - 1):
-                loss = self._loss(part, self.together, self._mean_of(parts)) / len(parts)
+                loss = self._loss(part, self.together, mean) / len(parts)
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
         loss = torch.stack(losses).sum()

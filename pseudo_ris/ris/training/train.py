@@ -103,15 +103,12 @@ def begin(config: TrainConfig, processes: Processes) -> Training:
 
 
 def _features(targets: Sequence[Target], config: TrainConfig, model: RisModel, processes: Processes) -> list[Path]:
-    """Files of the image features that the settings want to be kept, else none. Each process fills its share of them first."""
+    """Files of the image features that the settings want to be kept, else none."""
     if not config.data.features:
         return []
     if config.masking.image:
         raise UserError("data.features: masking.image hides other patches in every step; switch one of them off")
-    cache = FeatureCache(Path(config.data.features), model)
-    cache.fill(processes.share(targets), processes.device)
-    processes.gather(None)  # all have filled theirs
-    return cache.fill(targets, processes.device)
+    return FeatureCache(Path(config.data.features), model).fill(targets, processes)
 
 
 class Training:
@@ -226,9 +223,10 @@ class Training:
 
     def _evaluate(self, shown: list[Prediction]) -> Results:
         """Figures of all processes' predictions. shown: receives some of this process's."""
+        images = self.processes.share(by_image(self.validated))  # each is encoded in one process
         scores = tally(
             self.learner.evaluated,
-            self.processes.share(self.validated),
+            [self.validated[place] for places in images for place in places],
             batch_size=max(1, self.config.schedule.batch_size // self.processes.count),
             workers=self.config.workers,
             precision=self.config.precision,

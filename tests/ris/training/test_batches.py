@@ -77,6 +77,6 @@ def fail() -> bytes:
 def test_a_sample_that_cannot_be_made_is_named_in_one_line(workers):
     targets = tiny_targets(4)
     targets[2] = Target(targets[2].name, partial(fail), targets[2].read_mask, targets[2].sentences)
-    with pytest.raises(UserError, match=r"^a training sample cannot be made: 7\.png: not an image; ") as caught:
+    with pytest.raises(UserError, match=r"^a training sample cannot be made: 2\.png: 7\.png: not an image; ") as caught:
         seen(batches(targets, workers=workers))
     assert "\n" not in str(caught.value)

@@ -14,9 +14,10 @@ from pseudo_ris.ris.config import DataConfig, MaskingConfig, ScheduleConfig, Tra
 from pseudo_ris.ris.data.features import read_features
 from pseudo_ris.ris.data.samples import framed_image
 from pseudo_ris.ris.training.batches import is_grouped
+from pseudo_ris.ris.training.distributed import Processes
 from pseudo_ris.ris.training.feature_cache import FeatureCache
 
-CPU = torch.device("cpu")
+ONE = Processes(0, 1, torch.device("cpu"))
 
 
 def frozen(size: int = 32) -> ColourModel:
@@ -38,23 +39,24 @@ def targets() -> list:
 
 def test_each_image_is_computed_once_and_has_its_features(tmp_path):
     model = frozen()
-    paths = FeatureCache(tmp_path, model).fill(targets(), CPU)
+    paths = FeatureCache(tmp_path, model).fill(targets(), ONE)
     assert len(paths) == len(set(paths)) == 2 and sum(model.images) == 2
     for path, left in zip(paths, (0, 10), strict=True):
-        (kept,) = read_features(path)
+        (kept,), size = read_features(path)
+        assert size == (40, 60)
         torch.testing.assert_close(kept, framed_image(picture(left), model.form), atol=1e-3, rtol=0)
-    assert FeatureCache(tmp_path, model).fill(targets()[::-1], CPU) == [paths[0], paths[1]]
+    assert FeatureCache(tmp_path, model).fill(targets()[::-1], ONE) == [paths[0], paths[1]]
     assert sum(model.images) == 2
 
 
 def test_another_image_under_the_same_name_and_other_weights_are_computed_anew(tmp_path):
     model = frozen()
-    first = FeatureCache(tmp_path, model).fill(targets()[:1], CPU)
+    first = FeatureCache(tmp_path, model).fill(targets()[:1], ONE)
     changed = target("a.png, 0", picture(3), block(40, 60, slice(5, 30), slice(0, 20)), image="a.png")
-    assert FeatureCache(tmp_path, model).fill([changed], CPU) != first
+    assert FeatureCache(tmp_path, model).fill([changed], ONE) != first
     model.weights[0] = 1
-    assert FeatureCache(tmp_path, model).fill(targets()[:1], CPU) != first
-    assert FeatureCache(tmp_path, frozen(64)).fill(targets()[:1], CPU) != first
+    assert FeatureCache(tmp_path, model).fill(targets()[:1], ONE) != first
+    assert FeatureCache(tmp_path, frozen(64)).fill(targets()[:1], ONE) != first
     assert sum(model.images) == 3
 
 
@@ -66,7 +68,7 @@ def test_what_learns_or_cannot_be_read_is_refused(tmp_path):
         raise BadInputError("c.png: no such file")
 
     with pytest.raises(UserError, match=r"^a\.png, 0: c\.png: no such file"):
-        FeatureCache(tmp_path, frozen()).fill([replace(targets()[0], read_image=missing)], CPU)
+        FeatureCache(tmp_path, frozen()).fill([replace(targets()[0], read_image=missing)], ONE)
 
 
 def test_features_and_several_sentences_make_samples_of_images():

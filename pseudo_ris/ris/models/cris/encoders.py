@@ -75,10 +75,6 @@ class ClipTowers(nn.Module):
         blocks = (self.visual.layer2[-1], self.visual.layer3[-1])
         return (*(block.bn3.num_features for block in blocks), self.visual.output_dim)
 
-    def forward(self, images: torch.Tensor, tokens: torch.Tensor, attention: torch.Tensor) -> ClipFeatures:
-        """images: float [B, 3, S, S]. tokens: int64 [B, L], the mask token is the last id. attention: bool [B, L]."""
-        return self.read(self.see(images), tokens, attention)
-
     def see(self, images: torch.Tensor) -> ImageFeatures:
         """The image tower as far as it reads no sentence: the three maps of ClipFeatures, or with bridges the map of stride 4.
 
@@ -96,7 +92,7 @@ class ClipTowers(nn.Module):
     ) -> ClipFeatures:
         """The sentence tower, with bridges together with the rest of the image tower; see RisModel.from_features.
 
-        features: see `see`. Without bridges its maps are handed on as they are.
+        features: see `see`. Without bridges its maps are handed on as they are. tokens: the mask token is the last id.
         """
         words = self._embed(tokens)
         # open_clip's blocks add the mask, whatever its type.

@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from pseudo_ris.captions.crops import CLIP_MEAN, CLIP_STD
-from pseudo_ris.checkpoints.weights import ready_model
 from pseudo_ris.config import EMBEDDED_NAME, ClipConfig
 from pseudo_ris.errors import UserError
 from pseudo_ris.models.clip.scorer import build_clip
-from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
-from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, rows_of
+from pseudo_ris.ris.config import ModelConfig
+from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, is_matrix, parameter_groups, rows_of
 from pseudo_ris.ris.models.cris.decoder import Decoder, Projector
 from pseudo_ris.ris.models.cris.encoders import ClipTowers, bridges_of
 from pseudo_ris.ris.models.cris.neck import Neck
 from pseudo_ris.ris.models.cris.tokenizer import ClipTokenizer
+from pseudo_ris.ris.models.parts import part_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class ClipRis(RisModel):
         """
         if not config.keep_end:
             raise UserError("model.keep_end: clip reads a sentence at its end token; only model.name maskris takes false")
-        model = _clip(config)
+        model = part_of(build_clip, ClipConfig, config.size, config.image_weights, "clip")
         size = DEMO if config.size == EMBEDDED_NAME else PUBLISHED
         tokenizer = ClipTokenizer(config.words, config.size)
         bridges = bridges_of(model, size.bridge, size.heads) if config.adapters else None
@@ -102,7 +101,7 @@ class ClipRis(RisModel):
         else:
             read = self.towers.read((), tokens, attention)
             prepared, stride = rows_of(features, owners), NECK_STRIDE
-        fused = self.neck.join(prepared, read.sentence)
+        fused = self.neck(prepared, read.sentence)
         fused = self.decoder(fused, read.words, attention)
         logits = self.projector(fused, read.sentence).float()
         size = [stride * side for side in features[0].shape[2:]]
@@ -111,17 +110,5 @@ class ClipRis(RisModel):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See RisModel. Towers are CLIP's parts; bridges and the hidden word are new."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                new = not name.startswith("towers.") or name.startswith(("towers.bridges", "towers.mask_embedding"))
-                decay = parameter.ndim >= 2 and "embedding" not in name
-                groups.setdefault((not new, decay), []).append(parameter)
-        return [{"params": params, "tower": tower, "decay": decay} for (tower, decay), params in groups.items()]
-
-
-def _clip(config: ModelConfig) -> nn.Module:
-    """The CLIP of a config, with its weights or drawn."""
-    if config.image_weights == NO_WEIGHTS:
-        return build_clip(config.size)
-    return ready_model(build_clip, ClipConfig(config.size, config.image_weights), "clip")
+        new = ("towers.bridges", "towers.mask_embedding")
+        return parameter_groups(self, lambda name: name.startswith("towers.") and not name.startswith(new), is_matrix)

@@ -50,17 +50,16 @@ class Neck(nn.Module):
         self.together = convolution(3 * middle, middle, 1)
         self.placed = nn.Sequential(convolution(middle + 3, middle, 3), convolution(middle, middle, 3))
 
-    def forward(self, maps: Sequence[torch.Tensor], sentence: torch.Tensor) -> torch.Tensor:
-        """maps: see ClipFeatures. sentence: float [B, D]. Returns float [B, middle width, S/16, S/16]."""
-        return self.join(self.prepare(maps), sentence)
-
     def prepare(self, maps: Sequence[torch.Tensor]) -> ImageFeatures:
-        """What is computed from the maps alone, once an image: three maps at the neck's widths and the coarse map as it was."""
+        """What is computed from the maps alone, once an image: three maps at the neck's widths and the coarse map as it was.
+
+        maps: see ClipFeatures.
+        """
         fine, middle, coarse = maps
         return functional.avg_pool2d(self.fine(fine), 2), self.middle(middle), self.coarse(coarse), coarse
 
-    def join(self, prepared: ImageFeatures, sentence: torch.Tensor) -> torch.Tensor:
-        """prepared: see `prepare`, of each sentence's image. For the rest see `forward`."""
+    def forward(self, prepared: ImageFeatures, sentence: torch.Tensor) -> torch.Tensor:
+        """prepared: see `prepare`, of each sentence's image. sentence: float [B, D]. Returns [B, middle width, S/16, S/16]."""
         fine, middle, coarse, raw = prepared
         joined = self.joined(coarse * self.sentence(sentence)[:, :, None, None])
         joined = functional.interpolate(joined, middle.shape[2:], mode="bilinear", align_corners=False)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from pseudo_ris.config import EMBEDDED_NAME
 from pseudo_ris.errors import UserError
 from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
-from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, rows_of
+from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, parameter_groups, rows_of
 from pseudo_ris.ris.models.maskris.language import Language
 from pseudo_ris.ris.models.maskris.pixel_decoder import PixelDecoder
 from pseudo_ris.ris.models.maskris.pretrained import fill, find_file, read_bert, read_swin, window_of_state
@@ -87,7 +87,7 @@ class MaskRis(RisModel):
         """See RisModel. Logits are at stride 4."""
         coarsest, *prepared = rows_of(features, owners)
         words = self.language(tokens, attention, coarsest)
-        return self.decoder.decode(prepared, words, attention).float()
+        return self.decoder(prepared, words, attention).float()
 
     def upsampled(self, logits: torch.Tensor, side: int) -> torch.Tensor:
         """See RisModel. Bilinear with aligned corners, as in the release."""
@@ -99,18 +99,17 @@ class MaskRis(RisModel):
         As in the release, LayerNorms, embeddings and Swin's position tables do not decay. All else does, also biases, gammas,
         GroupNorms and the embedding of the levels.
         """
-        towers = {id(parameter) for tower in (self.image, self.language.bert) for parameter in tower.parameters()}
         kept = {
             id(parameter)
             for module in self.modules()
             if isinstance(module, nn.LayerNorm | nn.Embedding) and module is not self.decoder.levels
             for parameter in module.parameters()
         }
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            decay = id(parameter) not in kept and not name.endswith(TABLE)
-            groups.setdefault((id(parameter) in towers, decay), []).append(parameter)
-        return [{"params": params, "tower": tower, "decay": decay} for (tower, decay), params in groups.items()]
+        return parameter_groups(
+            self,
+            lambda name: name.startswith(("image.", "language.bert.")),
+            lambda name, parameter: id(parameter) not in kept and not name.endswith(TABLE),
+        )
 
 
 def _size_of(config: ModelConfig) -> Size:

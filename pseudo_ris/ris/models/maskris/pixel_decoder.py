@@ -83,18 +83,17 @@ class PixelDecoder(nn.Module):
         self.mask_features = _three(lambda: nn.Conv2d(width, width, 1))
         self.queries = _three(lambda: nn.Linear(width, width))
 
-    def forward(self, maps: Sequence[torch.Tensor], words: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        """maps: see Swin. words: float [B, L, width]. attention: bool [B, L]. Returns logits [B, 2, S / 4, S / 4]."""
-        return self.decode(self.prepare(maps), words, attention)
-
     def prepare(self, maps: Sequence[torch.Tensor]) -> ImageFeatures:
-        """The four maps at the decoder's width, once an image: those of strides 32, 16, 8 and 4."""
+        """The four maps at the decoder's width, once an image: those of strides 32, 16, 8 and 4. maps: see Swin."""
         finest, *others = maps
         reduced = (reduce(each) for reduce, each in zip(self.inputs, reversed(others), strict=True))
         return *reduced, self.lateral(finest)
 
-    def decode(self, prepared: Sequence[torch.Tensor], words: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        """prepared: see `prepare`, of each sentence's image. For the rest see `forward`."""
+    def forward(self, prepared: Sequence[torch.Tensor], words: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+        """Logits [B, 2, S / 4, S / 4].
+
+        prepared: see `prepare`, of each sentence's image. words: float [B, L, width]. attention: bool [B, L].
+        """
         *others, lateral = prepared
         pixels, places, shapes = self._flattened(others)
         words = torch.cat([self.words(words), self.prompts.weight.expand(len(words), -1, -1)], dim=1)

@@ -13,22 +13,6 @@ QUERIES = 2
 NEVER = -1e4
 
 
-class Block(nn.Module):
-    """Self-attention and feed-forward, normalised before each (Xiong et al. 2020)."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.inner = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-
-    def forward(self, tokens: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        """tokens: float [N, T, W]. padding: bool [N, T]."""
-        normed = self.norms[0](tokens)
-        tokens = tokens + self.attention(normed, normed, normed, key_padding_mask=padding, need_weights=False)[0]
-        return tokens + self.inner(self.norms[1](tokens))
-
-
 class Fusion(nn.Module):
     """A transformer over two queries, the words and the proposals.
 
@@ -48,13 +32,13 @@ class Fusion(nn.Module):
         self.regions = nn.Linear(2 * joint, width)
         self.geometry = nn.Sequential(nn.Linear(GEOMETRY, width), nn.GELU(), nn.Linear(width, width))
         self.similarity = nn.Linear(4, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.score, self.pointer, self.direction = (
-            nn.Linear(width, 1),
-            nn.Linear(width, width),
-            nn.Linear(width, width + GEOMETRY),
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(layers)
         )
+        self.norm = nn.LayerNorm(width)
+        self.score, self.pointer = nn.Linear(width, 1), nn.Linear(width, width)
+        self.direction = nn.Linear(width, width + GEOMETRY)
         self.prompts = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs * out_width))
         # An untrained model prompts SAM with the proposal's centre alone.
         nn.init.zeros_(self.prompts[2].weight)
@@ -76,7 +60,7 @@ class Fusion(nn.Module):
         tokens = torch.cat([queries, self.words(words), objects], dim=1)
         padding = torch.cat([attention.new_zeros(len(words), QUERIES), ~attention, ~proposals.real], dim=1)
         for block in self.blocks:
-            tokens = block(tokens, padding)
+            tokens = block(tokens, src_key_padding_mask=padding)
         tokens = self.norm(tokens)
         objects = tokens[:, -proposals.real.shape[1] :]
         directions = torch.cat([proposals.geometry, placed], dim=-1)

@@ -6,7 +6,6 @@ vision-language model makes them, here a small transformer over what CutLER, CLI
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,16 @@ from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn import functional
 
-from pseudo_ris.checkpoints.weights import ready_model
 from pseudo_ris.config import ClipConfig, CutlerConfig, SamConfig
 from pseudo_ris.errors import require
 from pseudo_ris.models.clip.scorer import build_clip
 from pseudo_ris.models.cutler.detector import Cutler, build_cutler
 from pseudo_ris.models.sam.segmenter import build_sam
-from pseudo_ris.ris.config import NO_WEIGHTS, ModelConfig
-from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, Supervision, rows_of
+from pseudo_ris.ris.config import ModelConfig
+from pseudo_ris.ris.models.base import ImageFeatures, RisModel, SampleForm, Supervision, is_matrix, parameter_groups, rows_of
 from pseudo_ris.ris.models.cris.encoders import ClipTowers
 from pseudo_ris.ris.models.cris.tokenizer import ClipTokenizer
+from pseudo_ris.ris.models.parts import part_of
 from pseudo_ris.ris.models.sam.fusion import NEVER, Fusion
 from pseudo_ris.ris.models.sam.proposals import Proposals, match, propose
 
@@ -102,9 +101,9 @@ class SamRis(RisModel):
     def from_config(cls, config: ModelConfig) -> SamRis:
         """See RisModel. Raises UserError when weights are missing, damaged or another model's, or there is no such size."""
         size = _size_of(config)
-        sam = _ready(build_sam, SamConfig, size.sam, config.image_weights, "sam")
-        clip = _ready(build_clip, ClipConfig, size.clip, config.text_weights, "clip")
-        detector = _ready(build_cutler, CutlerConfig, size.detector.architecture, config.detector_weights, "cutler")
+        sam = part_of(build_sam, SamConfig, size.sam, config.image_weights, "sam")
+        clip = part_of(build_clip, ClipConfig, size.clip, config.text_weights, "clip")
+        detector = part_of(build_cutler, CutlerConfig, size.detector.architecture, config.detector_weights, "cutler")
         side = sam.image_encoder.img_size
         require(config.input_size == side, f"model.input_size: sam {config.size} takes {side}, got {config.input_size}")
         mean, std = (tuple((each.flatten() / 255).tolist()) for each in (sam.pixel_mean, sam.pixel_std))
@@ -215,25 +214,13 @@ class SamRis(RisModel):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See RisModel. Towers are CLIP's text tower and SAM's mask decoder."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                tower = name.startswith(("towers.", "sam.")) and name != "towers.mask_embedding"
-                decay = parameter.ndim >= 2 and "embedding" not in name
-                groups.setdefault((tower, decay), []).append(parameter)
-        return [{"params": params, "tower": tower, "decay": decay} for (tower, decay), params in groups.items()]
+        new = "towers.mask_embedding"
+        return parameter_groups(self, lambda name: name.startswith(("towers.", "sam.")) and name != new, is_matrix)
 
 
 def _with_background(foreground: torch.Tensor) -> torch.Tensor:
     """[N, H, W] -> [N, 2, H, W]; the background's logit is 0."""
     return torch.stack([torch.zeros_like(foreground), foreground], dim=1)
-
-
-def _ready(build: Callable[[str], nn.Module], config: type, architecture: str, weights: str, kind: str) -> Any:
-    """A model with its weights, or drawn from torch's random state. Raises UserError."""
-    if weights == NO_WEIGHTS:
-        return build(architecture)
-    return ready_model(build, config(architecture, weights), kind)
 
 
 def _size_of(config: ModelConfig) -> Size:

@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pseudo_ris.captions.crops import cut_crops
+from pseudo_ris.captions.crops import OBJECT_VIEWS, cut_crops
 from pseudo_ris.config import CropConfig
 from pseudo_ris.models.cutler.detector import Cutler, Instances
 
-CROPS = ("masked", "image_1.2")
-"""The crops that CLIP sees of an object: the object alone, and with some of what surrounds it (Yu et al., CVPR 2023)."""
 GEOMETRY = 12
 MATCH_IOU = 0.5
 """IoU of the boxes from which a proposal is the object that a mask shows."""
@@ -23,9 +21,9 @@ MATCH_IOU = 0.5
 class Proposals(NamedTuple):
     """P proposals of each of M images, the most certain first; rows that stand for none are 0 and not `real`.
 
-    regions: CLIP's embeddings of both crops, each of unit length, float32 [M, P, 2, D]. geometry: see `_geometry`, float32
-    [M, P, GEOMETRY]. boxes: xyxy, pixels of the model's square, float32 [M, P, 4]. centres: mean of the mask's pixels, x and y,
-    float32 [M, P, 2]. real: bool [M, P].
+    regions: CLIP's embeddings of both OBJECT_VIEWS, each of unit length, float32 [M, P, 2, D]. geometry: see `_geometry`,
+    float32 [M, P, GEOMETRY]. boxes: xyxy, pixels of the model's square, float32 [M, P, 4]. centres: mean of the mask's pixels,
+    x and y, float32 [M, P, 2]. real: bool [M, P].
     """
 
     regions: torch.Tensor
@@ -44,7 +42,7 @@ def propose(
     """
     found = detector.detect(image)
     kept = Instances(found.masks[:count], found.boxes[:count], found.scores[:count])
-    regions = [embed(cut_crops(image, kept.masks, crops, crop_side, CropConfig())) for crops in CROPS]
+    regions = [embed(cut_crops(image, kept.masks, crops, crop_side, CropConfig())) for crops in OBJECT_VIEWS]
     centres = [[columns.mean(), rows.mean()] for rows, columns in map(np.nonzero, kept.masks)]
     centres = torch.tensor(np.array(centres, np.float32).reshape(-1, 2))
     boxes = torch.from_numpy(np.asarray(kept.boxes, np.float32))

@@ -55,7 +55,7 @@ def test_logits_have_the_images_size_and_no_background(config):
 def test_sentences_are_what_clip_makes_of_them(clip):
     tokens, attention = (build_model(SMALL, 0).tokenizer)(["a red ball", "the large boat with dots on the ground", ""])
     with torch.inference_mode():
-        features = ClipTowers(clip)(torch.randn(3, 3, 96, 96), tokens, attention)
+        features = ClipTowers(clip).read((), tokens, attention)
         torch.testing.assert_close(features.sentence, clip.encode_text(tokens, normalize=True), atol=1e-5, rtol=1e-4)
 
 
@@ -82,7 +82,8 @@ def test_a_place_fits_best_the_sentence_of_the_object_it_shows(clip):
         pixels = Letterbox.of(256, 256, 384).image(scene.image, np.array(CLIP_MEAN), np.array(CLIP_STD))
         tokens, attention = tokenizer([full_caption(scene.objects[number]) for number in numbers])
         with torch.inference_mode():
-            features = towers(torch.from_numpy(pixels).float().expand(2, -1, -1, -1), tokens, attention)
+            seen = towers.see(torch.from_numpy(pixels).float().expand(2, -1, -1, -1))
+            features = towers.read(seen, tokens, attention)
         fit = functional.cosine_similarity(features.maps[2], features.sentence[:, :, None, None], dim=1)
         fit = functional.interpolate(fit[:, None], (256, 256), mode="bilinear")[:, 0].numpy()
         means = [[fit[sentence][scene.label_map == number + 1].mean() for number in numbers] for sentence in range(2)]
@@ -93,8 +94,7 @@ def test_a_place_fits_best_the_sentence_of_the_object_it_shows(clip):
 
 def test_maps_have_strides_8_16_and_32(clip):
     towers = ClipTowers(clip)
-    tokens, attention = (build_model(SMALL, 0).tokenizer)(["a ball"])
-    maps = towers(torch.randn(1, 3, 128, 160), tokens, attention).maps
+    maps = towers.see(torch.randn(1, 3, 128, 160))
     assert [tuple(each.shape[1:]) for each in maps] == [(160, 16, 20), (320, 8, 10), (256, 4, 5)]
     assert towers.map_channels == (160, 320, 256)
 

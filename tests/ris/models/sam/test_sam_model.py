@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from pseudo_ris.errors import UserError
+from pseudo_ris.models.cutler.detector import Cutler
 from pseudo_ris.models.sam.segmenter import build_sam
 from pseudo_ris.ris.config import ModelConfig
 from pseudo_ris.ris.models.base import Supervision
@@ -88,8 +91,6 @@ def test_proposals_are_the_detectors_with_clips_view_of_them(model, images, feat
 
 
 def test_of_too_many_proposals_the_most_certain_are_kept(model, images):
-    from pseudo_ris.models.cutler.detector import Cutler
-
     scene = draw_scene("validation", 5, 0).image
     detector = Cutler(model.detector, model.size.detector)
     all_, few = (propose(detector, model._embed_crops, scene, 96, count) for count in (12, 2))
@@ -160,8 +161,6 @@ def test_a_checkpoint_fills_an_empty_model_without_the_files(model, images):
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):
-    from dataclasses import replace
-
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
         build_model(replace(DEMO, **change), 0)
 
