@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -75,3 +77,31 @@ def test_features_and_several_sentences_make_samples_of_images():
     assert not is_grouped(TrainConfig(masking=MaskingConfig()))
     assert is_grouped(TrainConfig(schedule=ScheduleConfig(sentences=2)))
     assert is_grouped(TrainConfig(data=DataConfig(features="kept")))
+
+
+def test_two_processes_compute_each_image_once_also_when_its_masks_are_dealt_to_both(tmp_path):
+    """As threads, which meet where processes do."""
+    meeting, items = Barrier(2, timeout=60), [[None, None]]
+
+    @dataclass(frozen=True)
+    class Together(Processes):
+        def gather(self, item: object) -> list[object]:
+            items[0][self.rank] = item
+            meeting.wait()
+            found = list(items[0])
+            meeting.wait()
+            return found
+
+    models = [frozen(), frozen()]
+    mask = block(40, 60, slice(5, 30), slice(0, 20))
+    each_twice = [
+        target(f"{left}.png, {place}", picture(left), mask, image=f"{left}.png") for left in range(5) for place in range(2)
+    ]
+
+    def fill(rank: int) -> list[object]:
+        return FeatureCache(tmp_path, models[rank]).fill(each_twice, Together(rank, 2, ONE.device))
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(fill, range(2))
+    assert first == second and all(path.is_file() for path in first)
+    assert [sum(model.images) for model in models] == [3, 2]
