@@ -69,7 +69,7 @@ def data_settings(config: EvaluateConfig, trained: DataConfig) -> DataConfig:
     """Where the data to evaluate on are: as asked for, otherwise as in training. Raises UserError when neither names a set."""
     dataset = config.dataset or trained.dataset
     if not dataset:
-        raise UserError("--dataset: the model was trained on no data set; name the one to evaluate on")
+        raise UserError("--dataset: no training names a data set; give the one to evaluate on")
     own = {name: value for name in ("refer_root", "images") if (value := getattr(config, name))}
     # Which annotation is the usual one differs from set to set.
     split_by = config.split_by or ("" if config.dataset else trained.split_by)

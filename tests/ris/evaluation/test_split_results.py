@@ -144,7 +144,7 @@ def test_what_cannot_be_evaluated_is_one_line(trained, capsys, arguments, messag
 
 
 def test_a_model_of_pairs_alone_needs_a_data_set():
-    with pytest.raises(UserError, match="--dataset: the model was trained on no data set"):
+    with pytest.raises(UserError, match="--dataset: no training names a data set"):
         data_settings(EvaluateConfig(), DataConfig(pairs="x.csv"))
 
 
