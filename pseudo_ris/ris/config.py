@@ -135,6 +135,7 @@ class ScheduleConfig:
             with that many sentences of its masks in turn, and the image tower runs once for all of them.
         accumulate: number of parts in which a process computes its batch, one after another, to need less memory. Gradients and
             losses are those of the whole batch.
+        fused: AdamW as one kernel over all weights; faster on GPUs, equal but for rounding.
         epochs: number of passes over the data.
         steps: number of steps, used instead of `epochs` when greater than 0.
     """
@@ -148,6 +149,7 @@ class ScheduleConfig:
     batch_size: int = 4
     sentences: int = 1
     accumulate: int = 1
+    fused: bool = False
     epochs: int = 4
     steps: int = 0
 
@@ -170,6 +172,7 @@ class TrainConfig:
     Args:
         output: folder that receives best.pt, last.pt and the TensorBoard files.
         precision: number format of forward and backward passes; weights stay in fp32.
+        allow_tf32: allow TF32 for fp32 products on GPUs (Ampere and later): faster, with a 10-bit mantissa.
         ema: decay of the weights' exponential moving average, below 1, which is then evaluated and saved as best; 0: none.
         validate_every: steps between two checkpoints, each followed by a validation; 0 writes a checkpoint after every epoch
             and validates by `validate_epochs` and `validate_last`.
@@ -187,6 +190,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precision: Precision = "bf16"
+    allow_tf32: bool = False
     ema: float = 0.99
     validate_every: int = 500
     validate_epochs: int = 1

@@ -25,11 +25,17 @@ from pseudo_ris.io.images import decode_image
 from pseudo_ris.pairs.assembly import read_pairs
 from pseudo_ris.pairs.rows import Row
 from pseudo_ris.ris.config import DataConfig, EvaluateConfig, MaskingConfig, ModelConfig, ScheduleConfig, TrainConfig
+from pseudo_ris.ris.data.splits import training_targets
 from pseudo_ris.ris.evaluation.predict import segment
 from pseudo_ris.ris.evaluation.scores import margins
 from pseudo_ris.ris.evaluation.split_results import evaluate_checkpoint
+from pseudo_ris.ris.models.build import build_model
 from pseudo_ris.ris.models.checkpoints import load_model
+from pseudo_ris.ris.training.batches import Batches
+from pseudo_ris.ris.training.distributed import Processes
+from pseudo_ris.ris.training.learner import Learner
 from pseudo_ris.ris.training.train import train
+from tests.pretended_gpu import waits
 from tests.pretended_gpu.runtime import LIBRARY
 
 pytestmark = pytest.mark.gpu
@@ -42,6 +48,7 @@ MODELS = {
     "clip": ModelConfig(input_size=32),
     "clip with adapters": ModelConfig(input_size=32, adapters=True),
     "maskris": ModelConfig("maskris", "tiny", image_weights="none", input_size=32),
+    "sam": ModelConfig("sam", "demo", image_weights="demo", detector_weights="demo", input_size=256),
 }
 
 
@@ -76,20 +83,25 @@ def train_two_steps(world, tmp_path_factory) -> Callable[[str, str, str], Path]:
 
     @functools.cache
     def trained(name: str, device: str, precision: str = "fp32") -> Path:
-        config = TrainConfig(
-            output=str(tmp_path_factory.mktemp("run") / "run"),
-            model=MODELS[name],
-            masking=MaskingConfig(image=True, text=True, patch=16),
-            data=DataConfig(dataset="drawn", refer_root=str(world), images=str(world / "images")),
-            schedule=ScheduleConfig(warmup=1, batch_size=2, steps=2),
-            workers=0,
-            precision=precision,
-            device=device,
-        )
+        config = training_config(name, world, tmp_path_factory.mktemp("run") / "run", device, precision)
         assert train(config) == 0
         return Path(config.output)
 
     return trained
+
+
+def training_config(name: str, world: Path, output: Path, device: str, precision: str = "fp32") -> TrainConfig:
+    """Two steps with masking of a model of MODELS."""
+    return TrainConfig(
+        output=str(output),
+        model=MODELS[name],
+        masking=MaskingConfig(image=True, text=True, patch=16),
+        data=DataConfig(dataset="drawn", refer_root=str(world), images=str(world / "images")),
+        schedule=ScheduleConfig(warmup=1, batch_size=2, steps=2),
+        workers=0,
+        precision=precision,
+        device=device,
+    )
 
 
 def captions_by_beam(rows: Iterable[Row]) -> Iterator[str]:
@@ -139,6 +151,22 @@ def test_two_steps_of_training_have_the_cpus_losses(name, train_two_steps):
     expected = losses(train_two_steps(name, "cpu"))
     assert len(expected) == 2
     assert losses(train_two_steps(name, "cuda")) == pytest.approx(expected, rel=1e-4 if PRETENDED else 1e-2)
+
+
+@pytest.mark.skipif(not PRETENDED, reason="a real GPU does not count what waits for it")
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "sam"])
+def test_a_step_of_training_waits_for_the_gpu_once(name, world, tmp_path):
+    config = training_config(name, world, tmp_path, "cuda")
+    processes = Processes(0, 1, torch.device("cuda"))
+    learner = Learner(build_model(config.model, 0), config, 10, processes)
+    batches = Batches(training_targets(config.data, 0), learner.model, config, processes).after(0)
+    found = []
+    for step in range(3):
+        before = waits.COUNTS.copy()
+        learner.gradients(next(batches))
+        learner.update(step)
+        found.append(waits.COUNTS - before)
+    assert [counts.total() for counts in found[1:]] == [1, 1], found
 
 
 @pytest.mark.parametrize("name", ["clip", "maskris"])

@@ -106,13 +106,13 @@ def _without_tensors(item: Any, taken: list[torch.Tensor]) -> Any:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Processes]:
+def joined(device: str, allow_tf32: bool = False) -> Iterator[Processes]:
     """Joins the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), by NCCL on GPUs and Gloo on CPUs.
 
     device: a `device` setting; several processes on GPUs have one each. Raises UserError when there are not enough.
     """
     rank, count, place = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
-    own = _own_device(device, place, count)
+    own = _own_device(device, place, count, allow_tf32)
     if count == 1:
         yield Processes(0, 1, own)
         return
@@ -128,9 +128,9 @@ def joined(device: str) -> Iterator[Processes]:
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
-def _own_device(name: str, place: int, count: int) -> torch.device:
+def _own_device(name: str, place: int, count: int, allow_tf32: bool) -> torch.device:
     """The device of the process at `place` on this machine, of `count` in all."""
-    device = pick_device(name)
+    device = pick_device(name, allow_tf32)
     if count == 1 or device.type != "cuda":
         return device
     if device.index is not None:

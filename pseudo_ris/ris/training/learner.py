@@ -77,7 +77,8 @@ class Learner:
         self.scaler.unscale_(self.optimizer)
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(trained, self.config.schedule.clip_norm or float("inf"))
-        return Outcome(loss.item(), norm.item())
+        # The only time in a step that the host waits for a GPU.
+        return Outcome(*torch.stack([loss, norm]).tolist())
 
     def _mean_of(self, parts: Sequence[Sample]) -> Callable[[torch.Tensor], torch.Tensor]:
         """What truth_loss divides by: the mean of the pixels' weights, over the processes and the parts."""
@@ -115,8 +116,8 @@ class Learner:
     def _loss(self, batch: Sample, model: nn.Module, mean: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """In the training's precision. batch: on the CPU. mean: see truth_loss."""
         device = self.processes.device
-        names = ("image", "mask", "tokens", "attention", "owner")
-        placed = {name: _placed(batch[name], device) for name in names if name in batch}
+        names = ("image", "mask", "attention", "owner")
+        placed = {name: _placed(batch[name], device) for name in names if name in batch} | {"tokens": batch["tokens"]}
         with torch.autocast(device.type, DTYPES[self.config.precision], enabled=self.config.precision != "fp32"):
             return training_loss(model, placed, self.config.masking, batch["seed"].tolist(), mean)
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pseudo_ris.io.device import on_device
 from pseudo_ris.ris.config import MaskingConfig
 from pseudo_ris.ris.models.base import ImageFeatures, RisModel, Supervision
 from pseudo_ris.ris.training.masking import distort
@@ -29,13 +30,15 @@ def training_loss(
     predicted on the plain one, which gets no gradient from there. Without: from the distorted input and the ground truth alone.
     A model's own loss (see RisModel.learn) is added, as the mean over all sentences.
 
-    model: a RisModel, or one in DistributedDataParallel. batch: see PairsDataset and GroupsDataset, on the model's device.
+    model: a RisModel, or one in DistributedDataParallel. batch: see PairsDataset and GroupsDataset, on the model's device
+    but for the tokens, which words are hidden in on the CPU.
     seeds: of each sentence's distortion. mean: see truth_loss.
     """
     of: RisModel = getattr(model, "module", model)
-    images, tokens, attention, owners = batch["image"], batch["tokens"], batch["attention"], batch.get("owner")
-    truth, count = batch["mask"], len(tokens)
-    rows = None if of.drawn_every == 1 else torch.arange(0, count, of.drawn_every, device=tokens.device)
+    images, attention, owners, truth = batch["image"], batch["attention"], batch.get("owner"), batch["mask"]
+    device, count = truth.device, len(truth)
+    tokens = on_device(batch["tokens"], device)
+    rows = None if of.drawn_every == 1 else torch.arange(0, count, of.drawn_every, device=device)
 
     def from_truth(logits: torch.Tensor) -> torch.Tensor:
         wanted = truth if rows is None else truth[rows]
@@ -44,7 +47,8 @@ def training_loss(
     if not (masking.image or masking.text):
         logits, auxiliary = model(images, tokens, attention, owners, Supervision(truth, rows))
         return from_truth(logits) + auxiliary.mean()
-    hidden_images, hidden_tokens = distort(images, tokens, of.tokenizer, masking, seeds)
+    hidden_images, hidden_tokens = distort(images, batch["tokens"], of.tokenizer, masking, seeds)
+    hidden_tokens = on_device(hidden_tokens, device)
     if not masking.distortion_aware:
         logits, auxiliary = model(hidden_images, hidden_tokens, attention, owners, Supervision(truth, rows))
         return from_truth(logits) + auxiliary.mean()

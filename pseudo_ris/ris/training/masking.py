@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+from pseudo_ris.io.device import on_device
 from pseudo_ris.ris.config import MaskingConfig
 from pseudo_ris.ris.models.base import Tokenizer
 
@@ -25,18 +26,16 @@ def distort(
 
     seeds: one a sentence. Sentences lie image by image, each image having equally many; the first one's seed is the image's.
     What is hidden depends on the seed only, and words not on whether the image is hidden.
-    Where images are not to be hidden, `images` may be anything.
+    Where images are not to be hidden, `images` may be anything. tokens are on the CPU, images on any device.
     """
     if config.image:
         own = seeds[:: len(seeds) // len(images)]
         shown = torch.stack([shown_patches(images.shape[-1], config.patch, config.image_share, seed) for seed in own])
-        images = images * shown[:, None].to(images)
+        images = images * on_device(shown[:, None].to(images.dtype), images.device)
     if config.text:
         drawn = drawn_words(tokenizer, config.draw_special)
-        rows = [
-            mask_words(row, tokenizer, drawn, config.text_share, seed) for row, seed in zip(tokens.cpu(), seeds, strict=True)
-        ]
-        tokens = torch.stack(rows).to(tokens.device)
+        rows = [mask_words(row, tokenizer, drawn, config.text_share, seed) for row, seed in zip(tokens, seeds, strict=True)]
+        tokens = torch.stack(rows)
     return images, tokens
 
 

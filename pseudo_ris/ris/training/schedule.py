@@ -25,7 +25,7 @@ def build_optimizer(model: RisModel, config: ScheduleConfig) -> torch.optim.Adam
         }
         for group in model.parameter_groups()
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=config.fused)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: ScheduleConfig, step: int, steps: int) -> None:

@@ -71,7 +71,7 @@ def train(config: TrainConfig) -> int:
 
 def _train(config: TrainConfig, stop: StopRequest) -> int:
     with ExitStack() as stack:
-        processes = stack.enter_context(joined(config.device))
+        processes = stack.enter_context(joined(config.device, config.allow_tf32))
         if processes.is_first:
             stack.enter_context(working_in(Path(config.output), ALL))
             prepare_folder(Path(config.output))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from tiny_model import TinyModel
 
 from pseudo_ris.errors import UserError
@@ -18,6 +19,23 @@ def test_towers_learn_more_slowly_and_only_marked_groups_decay():
     set_learning_rate(optimizer, config, 0, 10)
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.05, 0.5]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.02, 0.0, 0.0]
+
+
+def test_the_fused_optimizer_makes_the_same_steps():
+    found = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        model = TinyModel()
+        optimizer = build_optimizer(model, ScheduleConfig(learning_rate=0.1, warmup=0, fused=fused))
+        set_learning_rate(optimizer, ScheduleConfig(learning_rate=0.1, warmup=0), 0, 10)
+        for _ in range(3):
+            sum((parameter**2).sum() + parameter.sum() for parameter in model.parameters()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert optimizer.param_groups[0]["fused"]
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_warm_up_rises_in_a_line_from_a_thousandth():

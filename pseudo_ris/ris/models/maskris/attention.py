@@ -78,14 +78,23 @@ class DeformableAttention(nn.Module):
         """
         with torch.autocast(pixels.device.type, enabled=False):
             pixels, places = pixels.float(), places.float()
-            centres = pixel_centres(shapes, pixels.device)[None, :, None].expand(len(pixels), -1, len(shapes), -1)
+            centres = pixel_centres(shapes, pixels.device)[:, None].expand(-1, len(shapes), -1)
+            extents = self._extents(shapes, pixels.device).expand(len(centres), -1, -1)
             return self.inner(
                 pixels,
                 encoder_hidden_states=pixels,
                 position_embeddings=places,
-                reference_points=centres,
+                reference_points=torch.cat([centres, extents], dim=2).expand(len(pixels), -1, -1, -1),
                 spatial_shapes_list=shapes,
             )[0]
+
+    def _extents(self, shapes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
+        """Width and height of boxes in which an offset of 1 is one pixel of each level, float32 [levels, 2].
+
+        Given points without boxes, the published attention copies the shapes to the GPU in every call and waits for it.
+        """
+        sides = [torch.full((1,), 2 * self.inner.n_points / side, device=device) for shape in shapes for side in shape[::-1]]
+        return torch.cat(sides).view(-1, 2)
 
 
 def pixel_centres(shapes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
