@@ -135,6 +135,7 @@ class ScheduleConfig:
             with that many sentences of its masks in turn, and the image tower runs once for all of them.
         accumulate: number of parts in which a process computes its batch, one after another, to need less memory. Gradients and
             losses are those of the whole batch.
+        checkpointing: keep less of the image tower for the backward pass and compute it twice: less memory, more time.
         fused: AdamW as one kernel over all weights; faster on GPUs, equal but for rounding.
         epochs: number of passes over the data.
         steps: number of steps, used instead of `epochs` when greater than 0.
@@ -149,6 +150,7 @@ class ScheduleConfig:
     batch_size: int = 4
     sentences: int = 1
     accumulate: int = 1
+    checkpointing: bool = False
     fused: bool = False
     epochs: int = 4
     steps: int = 0

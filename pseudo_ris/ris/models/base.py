@@ -148,6 +148,10 @@ class RisModel(nn.Module, ABC):
         """The logits that `forward` gives, [B, 2, H, W], for each pixel of the images: [B, 2, side, side]."""
         return logits
 
+    def image_blocks(self) -> list[nn.Module]:
+        """The image tower's blocks in training, each of which makes a map of a map; none where the tower is frozen."""
+        return []
+
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for an optimiser that hold every trainable parameter once.

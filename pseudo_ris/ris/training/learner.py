@@ -21,6 +21,7 @@ from pseudo_ris.ris.models.base import ImageFeatures, RisModel
 from pseudo_ris.ris.training.distributed import Processes
 from pseudo_ris.ris.training.ema import Average
 from pseudo_ris.ris.training.losses import training_loss, truth_weight
+from pseudo_ris.ris.training.recomputing import recompute_image_blocks
 from pseudo_ris.ris.training.schedule import build_optimizer, set_learning_rate
 
 
@@ -44,6 +45,8 @@ class Learner:
         self.config, self.steps, self.processes = config, steps, processes
         self.model = model.to(processes.device)
         self.average = Average(self.model, config.ema) if config.ema else None
+        if config.schedule.checkpointing:
+            recompute_image_blocks(self.model)  # not in the average, which has no backward pass
         self.optimizer = build_optimizer(self.model, config.schedule)
         # Only fp16's small range needs its gradients scaled.
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")

@@ -91,6 +91,42 @@ def test_the_parts_of_a_batch_add_up_to_its_gradients(masking, sentences):
             assert (part - whole).norm() <= 1e-4 * whole.norm()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "of",
+    [ModelConfig(input_size=64), ModelConfig("maskris", "tiny", image_weights="none", input_size=64)],
+    ids=["clip", "maskris"],
+)
+def test_checkpointing_keeps_less_for_the_same_gradients(of):
+    """Oracle: the same step without it. Parts outside the image tower keep what they did."""
+    found, kept = [], []
+    for checkpointing in (False, True):
+        schedule = ScheduleConfig(warmup=2, batch_size=2, checkpointing=checkpointing)
+        config = TrainConfig(model=of, schedule=schedule, workers=0, masking=MASKING, precision="fp32")
+        learner = Learner(build_model(of, 0), config, 10, ONE)
+        names = list(learner.model.state_dict())
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda saved, to=sizes: (to.append(saved.numel()), saved)[1], lambda kept: kept
+        ):
+            batch = next(Batches(tiny_targets(2), learner.model, config, ONE).after(0))
+            loss = training_loss(learner.model, batch, MASKING, batch["seed"].tolist())
+        kept.append(sum(sizes))
+        loss.backward()
+        found.append((names, loss.item(), [parameter.grad for parameter in learner.model.parameters()]))
+    (names, loss, gradients), (same_names, same_loss, same_gradients) = found
+    assert (same_names, same_loss) == (names, loss)
+    assert kept[1] < 0.7 * kept[0], kept
+    for one, other in zip(gradients, same_gradients, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_checkpointing_needs_an_image_tower_that_learns():
+    config = TrainConfig(schedule=ScheduleConfig(checkpointing=True))
+    with pytest.raises(UserError, match=r"schedule\.checkpointing: the image tower of this model is frozen and keeps nothing"):
+        Learner(TinyModel(), config, 10, ONE)
+
+
 def test_features_and_owners_are_split_with_their_sentences():
     batch = {"image": (torch.arange(4.0), torch.arange(8).view(4, 2)), "owner": torch.arange(4).repeat_interleave(2)}
     batch["tokens"] = torch.arange(8)

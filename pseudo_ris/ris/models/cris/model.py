@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from pseudo_ris.captions.crops import CLIP_MEAN, CLIP_STD
@@ -107,6 +108,11 @@ class ClipRis(RisModel):
         size = [stride * side for side in features[0].shape[2:]]
         logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+    def image_blocks(self) -> list[nn.Module]:
+        """See RisModel. The bottlenecks of the ResNet."""
+        visual = self.towers.visual
+        return [block for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4) for block in stage]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See RisModel. Towers are CLIP's parts; bridges and the hidden word are new."""

@@ -93,6 +93,10 @@ class MaskRis(RisModel):
         """See RisModel. Bilinear with aligned corners, as in the release."""
         return functional.interpolate(logits, (side, side), mode="bilinear", align_corners=True)
 
+    def image_blocks(self) -> list[nn.Module]:
+        """See RisModel. Swin's blocks."""
+        return [block for stage in self.image.trunk.layers for block in stage.blocks]
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See RisModel. Towers are Swin and BERT; the prompts that BERT reads are new.
 
