@@ -12,7 +12,7 @@ EXIT_NO_READER = 128 + signal.SIGPIPE
 
 
 class UserError(Exception):
-    """The run cannot start or go on as it was asked for: shown as one line, exit code 2."""
+    """The run cannot start or continue with these settings: shown as one line, exit code 2."""
 
 
 class DeviceError(UserError):
@@ -20,7 +20,7 @@ class DeviceError(UserError):
 
 
 class BadInputError(Exception):
-    """One image cannot be worked on: recorded in failures.csv, the run goes on."""
+    """One image cannot be processed: recorded in failures.csv, the run continues."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -109,7 +109,7 @@ def sample_heard(
     draw: Draw,
     listeners: Listeners | None,
 ) -> list[tuple[list[int], Hearing]]:
-    """Samples as `sample`, and says what is heard of each caption; nothing without listeners."""
+    """Samples as `sample`, and returns the listeners' scores of each caption, an empty Hearing without listeners."""
     if not rows:
         return []
     target = torch.tensor([row.crop for row in rows])

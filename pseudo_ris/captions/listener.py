@@ -22,7 +22,7 @@ CELLS_PROJECTED = 256
 """Hidden states projected onto the vocabulary together, which bounds memory."""
 
 HEARD_WITH = "own crops"
-"""The crops a text is heard with; part of the hash of settings, so that what was heard otherwise is made again."""
+"""The crops with which the listener scores a text. In the hash of settings, so that scores from other crops are recomputed."""
 
 
 class Hearing(NamedTuple):

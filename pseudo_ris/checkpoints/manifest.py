@@ -1,4 +1,4 @@
-"""The published weights that third_party/weights.yaml lists, where they lie here, and the checksum each is held to."""
+"""The published weights that third_party/weights.yaml lists, their local paths, and their expected checksums."""
 
 from __future__ import annotations
 

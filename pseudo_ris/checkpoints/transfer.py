@@ -1,4 +1,4 @@
-"""One file over HTTP: goes on where a transfer stopped, tries again, and never takes half a body for a whole one."""
+"""Downloads one file over HTTP: resumes an interrupted transfer, retries, and never accepts a truncated body."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Part:
             return Origin()
 
     def restart(self, origin: Origin) -> None:
-        """Throws the bytes away before the new origin is noted, so that no bytes are ever taken for another origin's."""
+        """Deletes the bytes before it records the new origin, so that bytes of one origin are never attributed to another."""
         with writing(self.path):
             self.path.write_bytes(b"")
         write_atomic(self._origin_path, json.dumps(asdict(origin)))

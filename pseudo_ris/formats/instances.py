@@ -172,7 +172,7 @@ class InstancesWriter:
 
     @cached_property
     def images(self) -> list[dict[str, Any]]:
-        """One entry per image, whatever its splits."""
+        """One entry per image, even if it is in several splits."""
         entries: dict[int, dict[str, Any]] = {}
         for image in self.set:
             number = self.numbers[image.image_id]

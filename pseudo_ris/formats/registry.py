@@ -134,7 +134,7 @@ def _compared(out: Path, source: Callable[[], Iterable[PairImage]], name: str, h
 
 @dataclass
 class Totals:
-    """The size of a set. images: distinct images, whatever their splits."""
+    """The size of a set. images: number of distinct images over all splits."""
 
     images: int = 0
     objects: int = 0

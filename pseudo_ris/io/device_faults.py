@@ -21,7 +21,7 @@ SHORT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory of the device or of the host did not suffice, in whatever way PyTorch reports that."""
+    """Whether device or host memory ran out, in any of the forms in which PyTorch reports it."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in SHORT_OF_MEMORY)

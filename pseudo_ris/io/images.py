@@ -124,7 +124,7 @@ def _single(path: Path) -> Listing:
 
 
 def _relative(path: Path, folder: Path) -> str | None:
-    """`path` relative to the folder, with `/`, "" for the folder itself; None where it lies elsewhere."""
+    """`path` relative to the folder, with `/`, "" for the folder itself; None if it is elsewhere."""
     place, above = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     if not place.is_relative_to(above):
         return None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 PLAIN_SECONDS = 60.0
-"""Time between two lines of a progress that no terminal shows."""
+"""Time between two progress lines when the output is not a terminal."""
 FRAMES_PER_SECOND = 4
 
 

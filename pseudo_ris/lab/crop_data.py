@@ -94,7 +94,7 @@ def _resized(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _cut(mask: np.ndarray, angle: float, part: float) -> np.ndarray:
-    """Returns the mask without the `part` of its pixels that lies farthest in the direction of `angle`."""
+    """Returns the mask without the `part` of its pixels that is farthest in the direction of `angle`."""
     y, x = mask.nonzero()
     along = x * np.cos(angle) + y * np.sin(angle)
     kept = along <= np.quantile(along, 1 - part)

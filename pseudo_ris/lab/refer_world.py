@@ -110,7 +110,7 @@ def _drawn_images(folder: str, scenes: SceneSet, seed: int, numbers: _Numbers) -
 
 
 def _parts(split: str, folder: str, drawn: Iterable[_Drawn]) -> Iterator[PairImage]:
-    """Yields the images of a split that lie in a folder, with the refs of that split."""
+    """Yields the images of a split that are in a folder, with the refs of that split."""
     own_folder, asks_for = SPLITS[split]
     for each in drawn if own_folder == folder else ():
         refs = tuple(ref for ref, obj in zip(each.image.objects, each.objects, strict=True) if asks_for(obj))

@@ -124,7 +124,7 @@ class Machine:
             try:
                 for each in started:
                     each.result()
-            except BaseException:  # also Ctrl-C: what has not begun shall not begin
+            except BaseException:  # also Ctrl-C: commands that have not started must not start
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -171,7 +171,7 @@ def make_pairs(out: Path, machine: Machine) -> None:
 
 
 def make_features(out: Path, machine: Machine) -> None:
-    """Computes what the frozen image tower says of the training images, before several trainings ask for the same."""
+    """Computes the frozen image features of the training images once, before several trainings read them."""
     parts = range(machine.workers)
     start = partial(torch.set_num_threads, machine.threads)
     list(map_in_processes(partial(_fill_part, out, machine.workers), list(parts), machine.workers, start=start))
@@ -201,7 +201,7 @@ def train_all(out: Path, rows: Sequence[Row], options: argparse.Namespace, machi
         for row in rows
         if not row.judge
     ]
-    # All at once, since the last of three on two cores would leave one idle; each takes one thread and 1 GiB.
+    # All run at the same time: two at a time would leave a core idle during the third. Each takes one thread and 1 GiB.
     together = machine if machine.workers == 1 else replace(machine, workers=max(machine.workers, len(jobs)))
     together.run(jobs, out / "logs" / "training")
 

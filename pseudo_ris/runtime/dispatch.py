@@ -43,7 +43,7 @@ Weights = Callable[[torch.device], int]
 
 
 def run_loop(loop: Loop, config: EngineConfig, run: Run, weights: Weights = lambda device: 0) -> None:
-    """Has a recipe's per-image loop look at the images of a run. Raises UserError when the run cannot go on."""
+    """Has a recipe's per-image loop look at the images of a run. Raises UserError when the run cannot continue."""
     if config.engine == "none":
         loop(config, run)
         return

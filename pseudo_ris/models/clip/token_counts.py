@@ -41,13 +41,13 @@ def _fits(text: str, limit: int, of_chunk: _ChunkCounts) -> bool:
 
 
 def _mended(text: str) -> str:
-    if text.isascii() and text.isprintable() and "&" not in text:  # nothing to mend, found out in a hundredth of the time
+    if text.isascii() and text.isprintable() and "&" not in text:  # nothing for ftfy to fix; the check is 100 times as fast
         return text
     return html.unescape(html.unescape(ftfy.fix_text(text)))
 
 
 class _ChunkCounts(dict[str, int]):
-    """Characters between spaces -> the number of their tokens, counted when first asked for: no token reaches over a space."""
+    """Characters between spaces -> the number of their tokens, counted on first use: no token spans a space."""
 
     def __missing__(self, chunk: str) -> int:
         count = self[chunk] = sum(1 if word in SPECIAL else _count(word) for word in WORD.findall(chunk))

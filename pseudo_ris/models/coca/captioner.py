@@ -115,7 +115,7 @@ class CocaCaptioner:
         return self.projection.device
 
     def autocast(self) -> torch.autocast:
-        """The arithmetic that crops are encoded and captions decoded in: fp16 autocast on a GPU where it is asked for."""
+        """The arithmetic that crops are encoded and captions decoded in: fp16 autocast on a GPU if the settings say so."""
         enabled = self.in_autocast and self.device.type == "cuda"
         return torch.autocast(self.device.type, torch.float16 if enabled else None, enabled)
 
@@ -127,7 +127,7 @@ class CocaCaptioner:
 
     @cached_property
     def layers(self) -> DecodingLayers:
-        """What decoding multiplies with. Made at the first use; weights must not change after that."""
+        """The weights as decoding uses them. Made at the first use; weights must not change after that."""
         return DecodingLayers(self.model.text, self.model.text_decoder)
 
     @property

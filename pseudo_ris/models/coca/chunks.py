@@ -1,4 +1,4 @@
-"""How many rows are decoded together: as many as fit a fixed number of bytes, whatever the number of masks."""
+"""Number of rows decoded together: as many as fit in a fixed number of bytes, for any number of masks."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from pseudo_ris.sources.listing import find_images
 
 MIX, MIX_SPLIT_BY = "refcocom", "mix"
 MIXED = {"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd"}
-"""The sets that refcocom mixes, each with the annotation that is taken when none is asked for."""
+"""The sets that refcocom mixes, each with its default annotation."""
 USUAL_SPLIT_BY = {**MIXED, "grefcoco": "unc"}
 SPLIT_ORDER = ("train", "val", "test", "testA", "testB")
 REFS_FILES = ("grefs(*).json", "refs(*).p")
@@ -144,7 +144,7 @@ def _refs_of(splits: Splits, split: str, config: DataConfig) -> list[SetRef]:
 
 
 def _share_of(refs: Sequence[SetRef], fraction: float, seed: int) -> list[SetRef]:
-    """The refs of a share of the images, rounded up; shares of one seed lie within one another."""
+    """The refs of a share of the images, rounded up; with one seed a larger share contains the smaller ones."""
     images = sorted({ref.image for ref in refs})
     count = math.ceil(round(fraction * len(images), 6))
     drawn = np.random.default_rng(seed).permutation(len(images))[:count]
@@ -205,7 +205,7 @@ def _no_such_set(root: Path, dataset: str) -> str:
 
 @lru_cache(maxsize=SETS_KEPT)
 def _read_set(path: Path) -> tuple[SetRef, ...]:
-    """The refs of a REFER set that have sentences; instances.json lies beside them. Raises UserError."""
+    """The refs of a REFER set that have sentences; instances.json is in the same folder. Raises UserError."""
     if path.suffix == ".json":
         return tuple(_general_refs(path))
     kinds = _read_kinds(path.with_name(KINDS))

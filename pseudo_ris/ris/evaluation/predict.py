@@ -38,7 +38,7 @@ def segment(model: RisModel, image: np.ndarray, expression: str, device: torch.d
 
 
 class RisSegmenter:
-    """A trained RIS model that is asked about images; `load_ris` makes one. model, device: the network, in eval mode, and where
+    """A trained RIS model for prediction; `load_ris` makes one. model, device: the network, in eval mode, and where
     it is.
     """
 

@@ -262,7 +262,7 @@ def _margins_of(batch: Sequence[_Query], encoder: _ImageEncoder) -> torch.Tensor
 
 
 def _queries(model: RisModel, targets: Sequence[Target], workers: int) -> Iterator[_Query]:
-    """The sentences of all targets, image by image; each image is prepared once, when its first sentence is asked for."""
+    """The sentences of all targets, image by image; each image is prepared once, when its first sentence is read."""
     for image in _images(model, targets, workers):
         for place, truth, tokens, attention in zip(image.places, image.masks, image.tokens, image.attention, strict=True):
             mask = truth.numpy()

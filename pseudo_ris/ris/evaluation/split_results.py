@@ -66,7 +66,7 @@ def evaluate_splits(name: str, scores: Tally, config: EvaluateConfig, trained: D
 
 
 def data_settings(config: EvaluateConfig, trained: DataConfig) -> DataConfig:
-    """Where the data to evaluate on are: as asked for, otherwise as in training. Raises UserError when neither names a set."""
+    """Paths of the evaluation data, by default those of the training. Raises UserError when neither names a set."""
     dataset = config.dataset or trained.dataset
     if not dataset:
         raise UserError("--dataset: no training names a data set; give the one to evaluate on")
@@ -77,7 +77,7 @@ def data_settings(config: EvaluateConfig, trained: DataConfig) -> DataConfig:
 
 
 def chosen_splits(config: EvaluateConfig, data: DataConfig) -> list[str]:
-    """The splits asked for, otherwise all but the one that is trained on. Raises UserError when there is none."""
+    """The splits of the settings, otherwise all but the training split. Raises UserError when there is none."""
     splits = list(config.splits) or [split for split in splits_of(data) if split != TRAIN]
     if not splits:
         raise UserError(f"--splits: {data.dataset} has no split but {TRAIN}; name it to evaluate on it")
@@ -85,7 +85,7 @@ def chosen_splits(config: EvaluateConfig, data: DataConfig) -> list[str]:
 
 
 def evaluate_split(scores: Tally, split: str, targets: Sequence[Target], predictions: str) -> Results:
-    """Results of one split; prints their table and writes the predictions, when they are asked for.
+    """Results of one split; prints their table and writes the predictions if the settings name a folder.
 
     predictions: folder of all splits; "": none.
     """

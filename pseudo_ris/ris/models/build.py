@@ -32,7 +32,7 @@ def build_empty(config: ModelConfig, pieces: Sequence[str]) -> RisModel:
 
 
 def _class_of(name: str) -> type[RisModel]:
-    """Imported when asked for: each brings a large package with it. Raises UserError when that is not installed."""
+    """Imported on demand: each needs a large package. Raises UserError when that is not installed."""
     if name == "maskris":
         try:
             from pseudo_ris.ris.models.maskris.model import MaskRis

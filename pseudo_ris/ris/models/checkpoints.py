@@ -1,4 +1,4 @@
-"""Checkpoints of a training: `last.pt`, from which it goes on, and `best.pt`, which is evaluated.
+"""Checkpoints of a training: `last.pt`, from which it resumes, and `best.pt`, which is evaluated.
 
 Both are torch files of tensors and plain data, so reading one runs no code:
 

@@ -1,4 +1,4 @@
-"""What a frozen image tower says of images, computed once and kept on disk.
+"""Features of a frozen image tower, computed once per image and kept on disk.
 
 A folder of the model's tower holds a file for each image, both named by a hash of their content: a changed image or other
 weights find no file and are computed anew.
@@ -45,7 +45,7 @@ class FeatureCache:
     def fill(self, targets: Sequence[Target], processes: Processes) -> list[Path]:
         """The file of each image of `by_image(targets)`; computes those that are missing, each process its share.
 
-        To be called in all processes, with the model on their device. Raises UserError that names a target whose image cannot
+        Call it in all processes, with the model on their device. Raises UserError that names a target whose image cannot
         be read.
         """
         first = [targets[places[0]] for places in by_image(targets)]
@@ -54,7 +54,7 @@ class FeatureCache:
         if any(processes.gather(bool(missing))):
             self._make(processes.share(list(missing.items())), processes.device)
             processes.gather(None)
-            # What another process made is there, unless its disk is another one.
+            # Files of other processes exist now, unless they write to another disk.
             self._make([(path, target) for path, target in missing.items() if not path.is_file()], processes.device)
         return paths
 

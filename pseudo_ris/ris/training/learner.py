@@ -34,7 +34,7 @@ class Outcome:
 
 
 class Learner:
-    """A model in training with its optimiser and, where asked for, the average of its weights.
+    """A model in training with its optimiser and, if `ema` is set, the average of its weights.
 
     Args:
         model: in training mode, on the CPU; it is moved to the processes' device. Its BatchNorm, if any, must not learn.
@@ -97,7 +97,7 @@ class Learner:
         return together.no_sync() if isinstance(together, DistributedDataParallel) and not last else nullcontext()
 
     def diverges(self, outcome: Outcome) -> bool:
-        """Whether the weights would be spoilt. fp16's infinite gradients are left out by `update`, which then scales less."""
+        """Whether the update would make weights non-finite. `update` skips infinite gradients of fp16 and lowers the scale."""
         return not (math.isfinite(outcome.loss) and (math.isfinite(outcome.norm) or self.scaler.is_enabled()))
 
     def update(self, step: int) -> dict[float, float]:

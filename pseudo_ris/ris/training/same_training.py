@@ -13,7 +13,7 @@ from pseudo_ris.ris.config import TrainConfig
 from pseudo_ris.ris.data.targets import Target
 from pseudo_ris.ris.models.checkpoints import Checkpoint, config_of
 
-# What a training may go on with changed: where things are, and what its losses do not depend on. Data count by their content.
+# Settings that may change when a training resumes: paths, and what does not affect losses. Data are compared by content.
 FREE = {
     *("output", "device", "workers", "validate_every", "validate_epochs", "validate_last"),
     *("data.refer_root", "data.images"),
@@ -22,7 +22,7 @@ FREE = {
 
 
 def check_same_training(content: Checkpoint, path: Path, config: TrainConfig, targets: Sequence[Target]) -> None:
-    """Raises UserError that names the first setting with which the training at `path` cannot go on, or its changed data."""
+    """Raises UserError that names the first setting that differs from the training at `path`, or says that its data changed."""
     now, then = _flat(dataclasses.asdict(config)), _flat(dataclasses.asdict(config_of(content, path)))
     for name, value in now.items():
         if name not in FREE and value != then[name]:

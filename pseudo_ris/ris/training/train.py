@@ -160,7 +160,7 @@ class Training:
         return self._finish()
 
     def _next(self, batches: Iterator[Sample], stop: StopRequest) -> Sample | None:
-        """The next batch; None when a process that trains alone is asked to stop while it waits for it."""
+        """The next batch; None when a single-process training receives a stop signal while it waits."""
         if self.processes.count > 1:  # these agree on it, see _step
             return next(batches)
         with suppress(StoppedError), stop.at_once():
@@ -168,7 +168,7 @@ class Training:
         return None
 
     def _step(self, batch: Sample, log: TrainingLog, stop: StopRequest) -> int:
-        """One step; returns the signal by which a process was asked to stop, or 0."""
+        """One step; returns the stop signal that a process received, or 0."""
         own = self.learner.gradients(batch)
         loss, stopped_by = self._agree(own.loss, stop.signal)
         if not math.isfinite(loss) or self.learner.diverges(own):

@@ -90,7 +90,7 @@ class GpuFailed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The run as a whole cannot go on: the message of a UserError."""
+    """The whole run cannot continue: the message of a UserError."""
 
     image: str
     message: str

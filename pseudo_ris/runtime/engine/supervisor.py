@@ -1,4 +1,4 @@
-"""Keeps one worker process at work, whatever happens to it."""
+"""Keeps one worker process running and restarts it after a failure."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def work(connection: Connection) -> None:
 
 
 def end_with_parent() -> None:
-    """Has the system end this process when its parent ends, however that happens, so that no image is worked on by two.
+    """Has the system end this process when its parent ends for any reason, so that no two processes work on an image.
 
     Where that is not to be had (no Linux) the process ends with its image, when it cannot report it.
     """

@@ -95,7 +95,7 @@ class ClipTowers(nn.Module):
         features: see `see`. Without bridges its maps are handed on as they are. tokens: the mask token is the last id.
         """
         words = self._embed(tokens)
-        # open_clip's blocks add the mask, whatever its type.
+        # open_clip's blocks add the mask, even a boolean one.
         causal = words.new_full((tokens.shape[1], tokens.shape[1]), -torch.inf).triu(1)
         maps = () if self.bridges is not None else features
         current = features if self.bridges is None else rows_of(features, owners)

@@ -117,7 +117,7 @@ class MaskRis(RisModel):
 
 
 def _size_of(config: ModelConfig) -> Size:
-    """Raises UserError when there is no such size, or what is asked for is another model's."""
+    """Raises UserError when there is no such size, or a setting belongs to another model."""
     if config.adapters:
         raise UserError("model.adapters: only model.name clip has them; take the option away")
     if config.size not in SIZES:

@@ -16,7 +16,7 @@ TABLE = "relative_position_bias_table"
 
 
 class Swin(nn.Module):
-    """Images -> four maps, each normalised on its way out; the next stage goes on from what is not normalised.
+    """Images -> four normalised maps; the next stage takes the map before its normalisation.
 
     Windows keep their size whatever the map's size, see PaddedBlock, so the weights fit every input size. Loading a state with
     another window size rebuilds the trunk, so load before an optimiser takes the parameters.

@@ -1,4 +1,4 @@
-"""The SAM-prompting model: words choose among CutLER's proposals and become prompt tokens for SAM's mask decoder.
+"""The SAM-prompting model: words select one of CutLER's proposals and become prompt tokens for SAM's mask decoder.
 
 As in LISA and EVF-SAM (Lai et al., CVPR 2024; Zhang et al. 2024) a sentence reaches SAM as prompt tokens. There a large
 vision-language model makes them, here a small transformer over what CutLER, CLIP and SAM say of the image, all three frozen.
@@ -90,7 +90,7 @@ class SamRis(RisModel):
         channels, joint = sam.prompt_encoder.embed_dim, self.towers.text_projection.shape[1]
         self.fusion = Fusion(self.towers.text.width, joint, size.width, size.layers, size.heads, size.prompts, channels)
         decoder = sam.mask_decoder
-        # SAM's own judgement of its masks and the three masks of an ambiguous point are not asked for.
+        # SAM's IoU prediction and the three masks of an ambiguous point are not used.
         unused = (decoder.iou_prediction_head, *decoder.output_hypernetworks_mlps[1:])
         for frozen in (sam.image_encoder, sam.prompt_encoder, *unused, detector, self.towers.visual):
             frozen.requires_grad_(False)
