@@ -1,4 +1,4 @@
-"""Where the presets (configs/*.yaml) and the list of published weights (third_party/weights.yaml) are.
+"""Paths of the presets (configs/*.yaml) and of the list of published weights (third_party/weights.yaml).
 
 Both folders are at the top of the repository. This package holds links to them, and a wheel holds the files themselves, so
 their paths below the package are the same in a checkout and in an installation.

@@ -1,4 +1,4 @@
-"""What a run finds here: versions, devices, presets, weights at hand and free disk space.
+"""Prints the environment: versions, devices, presets, local weights and free disk space.
 
 pseudo-ris info [--json]
 """

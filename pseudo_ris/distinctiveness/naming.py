@@ -1,4 +1,4 @@
-"""What each mask is called: what its candidates agree on, and whether the scorer recognises it."""
+"""Names of masks: the noun that candidates agree on, and whether the scorer recognises it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where models run and in what precision, and how much memory that took."""
+"""Devices, precisions and peak memory of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an error says of the device: that its memory did not suffice, or that it can no longer be used by this process.
+"""Classifies device errors: out of memory, or a device that this process can no longer use.
 
 PyTorch is looked at only where it is loaded: without it no error is a device's.
 """

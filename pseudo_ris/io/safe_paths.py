@@ -1,4 +1,4 @@
-"""Image names from elsewhere, which must name files inside a folder."""
+"""Checks that image names from untrusted files stay inside a folder."""
 
 from __future__ import annotations
 

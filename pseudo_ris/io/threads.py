@@ -1,4 +1,4 @@
-"""How the CPU threads of torch wait for each other. Imports nothing heavy: the setting must be made before torch is loaded."""
+"""Waiting policy of torch's CPU threads. Imports nothing heavy, since it must be set before torch is loaded."""
 
 from __future__ import annotations
 

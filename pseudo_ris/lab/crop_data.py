@@ -1,4 +1,4 @@
-"""Training data of the embedded CoCa and CLIP: crops of drawn objects, and which texts are true of which object."""
+"""Training data of the embedded CoCa and CLIP: crops of drawn objects, and the texts that are true of each object."""
 
 from __future__ import annotations
 

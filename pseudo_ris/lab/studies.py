@@ -1,4 +1,4 @@
-"""The studies of `pseudo-ris lab ablate`: which rules and settings each one compares, and on which scenes."""
+"""The studies of `pseudo-ris lab ablate`: the rules, settings and scenes of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line that says which models a run uses."""
+"""Prints the models of a run in one line."""
 
 from __future__ import annotations
 

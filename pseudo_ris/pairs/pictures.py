@@ -1,4 +1,4 @@
-"""Where the images and masks of a set of pairs are: in folders, or one image's in memory."""
+"""Sources of the images and masks of a set of pairs: folders, or one image in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the images of a run are worked on: here, in processes of this machine, or on a Ray cluster."""
+"""Selects the engine of a run: this process, worker processes on this machine, or a Ray cluster."""
 
 from __future__ import annotations
 

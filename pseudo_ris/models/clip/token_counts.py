@@ -1,4 +1,4 @@
-"""How many tokens CLIP makes of a sentence, without torch and without the tokens themselves."""
+"""Counts the CLIP tokens of a sentence, without torch and without making the tokens."""
 
 from __future__ import annotations
 

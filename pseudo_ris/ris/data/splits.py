@@ -1,4 +1,4 @@
-"""What stage 3 learns from and is measured on, by its settings: ground truth of REFER sets, pseudo pairs, or both.
+"""Training and evaluation data of stage 3: ground truth of REFER sets, pseudo pairs, or both.
 
 refcocom is the mix of refcoco (unc), refcoco+ (unc) and refcocog (umd). Its training refs are theirs, but for those on images
 that a val or test split of any of them has. Its other splits are called `refcoco/val`, `refcocog/test` ...; a name without

@@ -1,4 +1,4 @@
-"""What a RIS model is trained on: masks with their expressions, from a pairs CSV or from pairs in any exchange format."""
+"""Training targets of RIS models: masks with their expressions, from a pairs CSV or any exchange format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a RIS model finds what sentences mean: every sentence of every target, at model size and at original size.
+"""Evaluates a RIS model on every sentence of every target, at model size and at original size.
 
 results = Results.of(tally(model, targets, batch_size=16, precision="fp32", device=device))
 results.model_size.oiou

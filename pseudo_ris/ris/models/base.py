@@ -1,4 +1,4 @@
-"""What every RIS model is: image and words in, mask logits out, and how its samples are made."""
+"""Interface of all RIS models: image and words in, mask logits out, and the form of their samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an image and its mask become squares: letterboxed as ETRIS and CRIS do, or stretched as LAVT, CARIS and MaskRIS do."""
+"""Resizes an image and its mask to squares: letterboxed as in ETRIS and CRIS, or stretched as in LAVT, CARIS and MaskRIS."""
 
 from __future__ import annotations
 

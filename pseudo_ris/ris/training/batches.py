@@ -1,4 +1,4 @@
-"""In which order samples are learnt, which process has which, and the random numbers that go with each."""
+"""Order of the training samples, their division among processes, and their random seeds."""
 
 from __future__ import annotations
 

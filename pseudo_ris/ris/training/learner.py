@@ -1,4 +1,4 @@
-"""One training step of a RIS model, in one process or several, and the state from which the next one follows."""
+"""One training step of a RIS model, in one or several processes, and the state that a checkpoint keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What RIS models are trained with: weighted pixel cross-entropy, and MaskRIS's distortion-aware learning."""
+"""Training losses: weighted pixel cross-entropy, and distortion-aware learning of MaskRIS."""
 
 from __future__ import annotations
 

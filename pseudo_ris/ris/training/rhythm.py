@@ -1,4 +1,4 @@
-"""After which steps of a training last.pt is written, and after which of these the weights are validated."""
+"""Steps after which a training writes last.pt, and after which it validates."""
 
 from __future__ import annotations
 

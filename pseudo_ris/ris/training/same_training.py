@@ -1,4 +1,4 @@
-"""Whether a training may continue from a checkpoint: same settings, same data."""
+"""Checks that a training resumes with the same settings and data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be seen of a training: `log.csv` and TensorBoard's files."""
+"""Logs of a training: `log.csv` and TensorBoard files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers are given and what they report."""
+"""Messages to and from workers."""
 
 from __future__ import annotations
 

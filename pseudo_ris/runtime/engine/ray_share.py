@@ -1,4 +1,4 @@
-"""What each worker gets of a Ray cluster's machines."""
+"""Cores, GPUs and memory of each worker on a Ray cluster."""
 
 from __future__ import annotations
 

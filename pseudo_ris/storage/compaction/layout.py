@@ -1,4 +1,4 @@
-"""Which images are in which shard: shard k of size N has those of the listed images k N to (k + 1) N - 1 that have a result.
+"""Assigns images to shards: shard k of size N has those of the listed images k N to (k + 1) N - 1 that have a result.
 
 Images with a result that are no longer listed are in shards of their own.
 """

@@ -1,4 +1,4 @@
-"""What the SAM-prompting model knows of an image before it reads a sentence: CutLER's objects as CLIP sees them."""
+"""Image features of the SAM-prompting model: CutLER's proposals, their CLIP embeddings and geometry."""
 
 from __future__ import annotations
 
