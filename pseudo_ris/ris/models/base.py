@@ -149,7 +149,7 @@ class RisModel(nn.Module, ABC):
         return logits
 
     def image_blocks(self) -> list[nn.Module]:
-        """The image tower's blocks in training, each of which makes a map of a map; none where the tower is frozen."""
+        """The image tower's blocks in training, each of which makes a map of a map; none where no gradient passes through."""
         return []
 
     @abstractmethod

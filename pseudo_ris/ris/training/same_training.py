@@ -17,6 +17,7 @@ from pseudo_ris.ris.models.checkpoints import Checkpoint, config_of
 FREE = {
     *("output", "device", "workers", "validate_every", "validate_epochs", "validate_last"),
     *("data.refer_root", "data.images"),
+    "schedule.checkpointing",
     *("data.pairs", "data.pair_images", "data.pair_masks", "data.features"),
 }
 

@@ -264,6 +264,7 @@ def test_other_settings_and_a_damaged_checkpoint_are_refused_and_nothing_is_touc
     data = last.read_bytes()
     with pytest.raises(UserError, match=r"--seed 1: .*last\.pt was trained with 0"):
         train(replace(short, seed=1))
+    assert train(replace(short, schedule=replace(short.schedule, checkpointing=True))) == 0  # changes memory alone
     assert last.read_bytes() == data
     last.write_bytes(data[:1000])
     with pytest.raises(UserError, match=r"last\.pt: not a readable checkpoint"):
