@@ -145,5 +145,6 @@ def test_other_settings_may_change_but_not_the_data():
 
 def test_the_settings_that_may_change_all_exist():
     named = {field.name for field in dataclasses.fields(TrainConfig)}
-    of_data = {f"data.{field.name}" for field in dataclasses.fields(DataConfig)}
-    assert named | of_data >= FREE
+    parts = {"data": DataConfig, "schedule": ScheduleConfig}
+    of_parts = {f"{name}.{field.name}" for name, part in parts.items() for field in dataclasses.fields(part)}
+    assert named | of_parts >= FREE
